@@ -1,0 +1,1 @@
+//! The managed node: joins discovery, swarm, store, network and execution.

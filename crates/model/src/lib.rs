@@ -1,0 +1,18 @@
+//! Words of Potluck: ids, digests, lists, assignments, join strings, configurations, units and time.
+//!
+//! Pure data: no I/O, and apart from `UnixSeconds::now` no clock. Every other crate speaks in these types.
+
+pub mod api;
+pub mod assignment;
+pub mod canonical;
+pub mod chunk_list;
+mod digest;
+mod id;
+pub mod join;
+pub mod list;
+mod time;
+pub mod trace;
+
+pub use digest::{Digest, DigestError};
+pub use id::{AudienceName, ConfigurationName, LabelKey, NameError, NodeId, StepId, VersionName};
+pub use time::{Time, UnixMicros, UnixSeconds};

@@ -1,0 +1,321 @@
+//! What happened on a node: the events behind `potluck trace`, `status` and `logs`.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ConfigurationName, Digest, NodeId, StepId, UnixMicros};
+
+/// One event of a node, as reported to the server. `(boot, seq)` names it: sent twice, it counts once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Event {
+    /// Grows with each start of the agent.
+    pub boot: u64,
+    /// Grows by one with each event of this boot.
+    pub seq: u64,
+    /// When, by the node's clock.
+    pub at: UnixMicros,
+    /// The release that it concerns, if any: digest of its list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<Digest>,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum What {
+    /// The node asks the server for its list, because of `cause`.
+    ListRequested {
+        /// Why.
+        cause: Cause,
+    },
+    /// The server said what the node is assigned.
+    Assigned {
+        /// Sequence number of the assignment.
+        sequence: u64,
+        /// The configuration; none: unassigned.
+        configuration: Option<ConfigurationName>,
+        /// Its release; zero if unassigned.
+        release: u64,
+    },
+    /// An existence request went out.
+    Asked {
+        /// Number of the request, unique in this boot.
+        request: u64,
+        /// Where to: a multicast group or a neighbour.
+        to: SocketAddr,
+        /// For multicast: the interface.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interface: Option<String>,
+        /// What was asked about.
+        about: About,
+    },
+    /// A peer answered.
+    Answered {
+        /// Number of the request.
+        request: u64,
+        /// Who.
+        peer: NodeId,
+        /// From where.
+        from: SocketAddr,
+        /// What it holds, whole.
+        held: About,
+        /// What it holds in part or is fetching.
+        fetching: About,
+    },
+    /// Bytes were obtained and verified: `[offset, offset + len)` of the content `digest`.
+    Obtained {
+        /// The content: a file's digest, or that of the list or of a chunk list.
+        digest: Digest,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Where from.
+        source: Source,
+        /// Why from there.
+        why: Why,
+    },
+    /// A source failed to deliver.
+    SourceFailed {
+        /// Which.
+        source: Source,
+        /// How, for people.
+        fault: String,
+    },
+    /// Everything that the list needs is here and verified.
+    Complete {
+        /// Bytes of payload that were here already.
+        held_bytes: u64,
+        /// Bytes of payload from peers.
+        peer_bytes: u64,
+        /// Bytes of payload from the server.
+        origin_bytes: u64,
+    },
+    /// A step starts.
+    StepStarted {
+        /// Which.
+        step: StepId,
+    },
+    /// A line that a step printed.
+    StepOutput {
+        /// Which.
+        step: StepId,
+        /// The line, at most `LINE_BYTES_MAX` bytes, bytes that are not UTF-8 replaced.
+        line: String,
+    },
+    /// A step ended, or was not even started.
+    StepEnded {
+        /// Which.
+        step: StepId,
+        /// How.
+        outcome: Outcome,
+        /// Milliseconds it took.
+        millis: u64,
+        /// Exit code, of a command that ended by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<i32>,
+        /// What was changed, or why it failed, was skipped or blocked.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        message: String,
+    },
+    /// All steps have ended.
+    Executed {
+        /// How they ended.
+        recap: Recap,
+    },
+    /// Something an operator should know: what was being done, why it failed, what to do.
+    Trouble {
+        /// The message.
+        message: String,
+    },
+}
+
+/// The most bytes of one line of a step's output; longer ones are cut.
+pub const LINE_BYTES_MAX: usize = 2_000;
+
+/// Why a node asked for its list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The agent started.
+    Start,
+    /// A link came up.
+    LinkUp,
+    /// An address appeared or changed.
+    AddressChanged,
+    /// The server can be reached again.
+    ServerBack,
+    /// The server said that something changed.
+    Notified,
+}
+
+/// What a request or an answer is about.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct About {
+    /// The list itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub list: bool,
+    /// Runs `(first, count)` over the list's contents sorted by digest (see `List::contents`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<(u32, u32)>,
+}
+
+/// Where bytes came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// They were on this node.
+    Held,
+    /// A peer.
+    Peer(NodeId),
+    /// The management server.
+    Origin,
+}
+
+/// Why they came from there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// They were here already.
+    Held,
+    /// The peer said that it has them.
+    Answered,
+    /// No peer answered for them in time.
+    NobodyAnswered,
+    /// This node's share of a flash crowd.
+    MyShare,
+    /// The peers that had them failed.
+    PeerFailed,
+    /// A second request for the slow end.
+    Hedge,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It changed something.
+    Changed,
+    /// Nothing was to be changed.
+    Unchanged,
+    /// Its guard said that nothing is to be done.
+    Skipped,
+    /// It failed.
+    Failed,
+    /// A step that it needs failed.
+    Blocked,
+    /// The machine or the executing process died while it ran.
+    Interrupted,
+    /// It had not started when the fleet was halted.
+    Halted,
+}
+
+/// How many steps ended how: the last line of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Recap {
+    /// Steps that changed something.
+    pub changed: u32,
+    /// Steps that had nothing to change.
+    pub unchanged: u32,
+    /// Steps that failed.
+    pub failed: u32,
+    /// Steps that their guard skipped.
+    pub skipped: u32,
+    /// Steps that were blocked by a failed one.
+    pub blocked: u32,
+    /// Steps that were interrupted and not done again.
+    pub interrupted: u32,
+    /// Steps that a halt kept from starting.
+    pub halted: u32,
+}
+
+impl Recap {
+    /// Counts one more step.
+    pub fn count(&mut self, outcome: Outcome) {
+        let field = match outcome {
+            Outcome::Changed => &mut self.changed,
+            Outcome::Unchanged => &mut self.unchanged,
+            Outcome::Skipped => &mut self.skipped,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Blocked => &mut self.blocked,
+            Outcome::Interrupted => &mut self.interrupted,
+            Outcome::Halted => &mut self.halted,
+        };
+        *field += 1;
+    }
+
+    /// Whether every step ended well.
+    pub fn converged(&self) -> bool {
+        self.failed + self.blocked + self.interrupted + self.halted == 0
+    }
+}
+
+impl std::fmt::Display for Recap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            changed,
+            unchanged,
+            failed,
+            skipped,
+            blocked,
+            interrupted,
+            halted,
+        } = self;
+        write!(
+            f,
+            "changed={changed} unchanged={unchanged} failed={failed} skipped={skipped} blocked={blocked}"
+        )?;
+        if interrupted + halted > 0 {
+            write!(f, " interrupted={interrupted} halted={halted}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_written_as_they_always_were() {
+        let event = Event {
+            boot: 1,
+            seq: 2,
+            at: UnixMicros(3),
+            list: Some(Digest::of(b"")),
+            what: What::Obtained {
+                digest: Digest::of(b""),
+                offset: 0,
+                len: 5,
+                source: Source::Peer(NodeId(9)),
+                why: Why::Answered,
+            },
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        let empty = Digest::of(b"");
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"boot":1,"seq":2,"at":3,"list":"{empty}","event":"obtained","digest":"{empty}","offset":0,"len":5,"source":{{"peer":"0000000000000009"}},"why":"answered"}}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+
+    #[test]
+    fn a_recap_reads_as_people_know_it() {
+        let mut recap = Recap::default();
+        for _ in 0..12 {
+            recap.count(Outcome::Unchanged);
+        }
+        assert_eq!(recap.to_string(), "changed=0 unchanged=12 failed=0 skipped=0 blocked=0");
+        assert!(recap.converged());
+        recap.count(Outcome::Failed);
+        assert!(!recap.converged());
+    }
+}

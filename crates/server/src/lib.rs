@@ -1,0 +1,1 @@
+//! The management server: catalogue, assignments, joining, reports and the origin.

@@ -1,0 +1,1 @@
+//! A deterministic world for the core: nodes, links, faults and checkers.

@@ -1,0 +1,1 @@
+//! Content-addressed files and chunks on a node's disk.
