@@ -10,9 +10,11 @@ mod digest;
 mod id;
 pub mod join;
 pub mod list;
+mod location;
 mod time;
 pub mod trace;
 
 pub use digest::{Digest, DigestError};
 pub use id::{AudienceName, ConfigurationName, LabelKey, NameError, NodeId, StepId, VersionName};
+pub use location::Location;
 pub use time::{Time, UnixMicros, UnixSeconds};
