@@ -1,2 +1,64 @@
-//! Provisions fleets of machines: nodes get their files from each other first.
-fn main() {}
+//! Potluck: server, agent and command line in one binary.
+
+mod arguments;
+mod commands;
+mod exit;
+mod logging;
+mod output;
+mod publish;
+mod settings;
+mod trace;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use arguments::Cli;
+use exit::{Exit, Failure};
+use output::{Output, Style, Tone};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+                _ => Exit::Usage,
+            }
+            .into();
+        }
+    };
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            report(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    logging::start(
+        global.log_format,
+        logging::level(command.usual_level(), global.verbose, global.quiet),
+    )?;
+    let output = Output {
+        json: global.json,
+        style: Style::of_stdout(),
+        quiet: global.quiet,
+    };
+    commands::run(command, &global, output)
+}
+
+fn report(failure: &Failure) {
+    let style = Style::of_stderr();
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "{} {failure}",
+        style.paint(Tone::Bad, "error:")
+    );
+}

@@ -1,0 +1,3 @@
+//! Publishing: from a directory to a release.
+
+pub(crate) mod scan;
