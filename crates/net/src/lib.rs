@@ -1,1 +1,8 @@
 //! Sockets: sealed datagrams, mutual-TLS peer connections, the client of the server, link and address changes.
+//!
+//! Everything here is a thin shell: it proves who is at the other end, keeps limits, and moves bytes. What to ask of whom
+//! is decided in `potluck-proto`.
+
+pub mod api;
+mod socket;
+pub mod tls;
