@@ -15,6 +15,10 @@ pub const DATA_BYTES_MAX: usize = 64 << 10;
 pub const FRAME_BYTES_MAX: usize = 256 << 10;
 /// The most parts that one `Get` may want.
 pub const WANTS_MAX: usize = 1_024;
+/// The most proofs in a `Hello`.
+pub const PROOFS_MAX: usize = 16;
+/// The most nodes that a busy peer names.
+pub const INSTEAD_MAX: usize = 16;
 
 /// A message on a peer connection, but for `Data`, which the shell moves past the core.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +58,11 @@ pub enum Message {
     },
     /// Parts that the sender holds.
     Have {
+        /// At most `WANTS_MAX` items.
+        items: Vec<HaveItem>,
+    },
+    /// Parts that the sender is just fetching from the origin: others need not, and will have them from it.
+    Fetching {
         /// At most `WANTS_MAX` items.
         items: Vec<HaveItem>,
     },
