@@ -1,0 +1,143 @@
+"""Hosts on a bridge: each a network namespace with one cable to it, `eth0` inside and `p-NAME` at the bridge."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.command import Failure, Process, attempt, call, wait_until
+
+BRIDGE = "br0"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine. Its number makes its addresses: 10.82.0.NUMBER, fd82::NUMBER, 02:82:00:00:00:NUMBER."""
+
+    name: str
+    number: int
+
+    @property
+    def ipv4(self) -> str:
+        return f"10.82.0.{self.number}"
+
+    @property
+    def ipv6(self) -> str:
+        return f"fd82::{self.number:x}"
+
+    @property
+    def mac(self) -> str:
+        return f"02:82:00:00:00:{self.number:02x}"
+
+    @property
+    def port(self) -> str:
+        """The end of its cable at the bridge."""
+        return f"p-{self.name}"
+
+    def inside(self, *argv: str | Path) -> list[str]:
+        """The command that runs `argv` on this host."""
+        return ["nsenter", f"--net=/run/netns/{self.name}", "--", *map(str, argv)]
+
+    def call(self, *argv: str | Path, seconds: float = 30) -> str:
+        return call(*self.inside(*argv), seconds=seconds)
+
+    def start(self, name: str, log: Path, *argv: str | Path) -> Process:
+        return Process(name, self.inside(*argv), log)
+
+    def shape(self, megabits: int) -> None:
+        """Limits what this host sends."""
+        self.call(
+            "tc", "qdisc", "replace", "dev", "eth0", "root",
+            "tbf", "rate", f"{megabits}mbit", "burst", "64k", "latency", "50ms",
+        )  # fmt: skip
+
+    def unplug(self) -> None:
+        """Cuts the cable: `eth0` stays up, and loses its carrier."""
+        call("ip", "link", "set", self.port, "down")
+
+    def plug(self) -> None:
+        call("ip", "link", "set", self.port, "up")
+
+    def move_to(self, number: int) -> "Host":
+        """Replaces the host's addresses, as a lease that ends does. The hardware address stays."""
+        moved = Host(self.name, number)
+        self.call("ip", "addr", "add", f"{moved.ipv4}/24", "dev", "eth0")
+        self.call("ip", "addr", "add", f"{moved.ipv6}/64", "dev", "eth0", "nodad")
+        self.call("ip", "addr", "del", f"{self.ipv4}/24", "dev", "eth0")
+        self.call("ip", "addr", "del", f"{self.ipv6}/64", "dev", "eth0")
+        # Deleting a first address may take those of its subnet along.
+        attempt(*self.inside("ip", "addr", "add", f"{moved.ipv4}/24", "dev", "eth0"))
+        return moved
+
+    def processes(self) -> list[int]:
+        """All processes on this host, also ones in sessions of their own."""
+        own = os.stat(f"/run/netns/{self.name}").st_ino
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.stat(entry / "ns/net").st_ino == own:
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # It ended meanwhile.
+        return found
+
+    def power_off(self) -> None:
+        """Kills every process on this host, all at one time as far as one can."""
+
+        def gone() -> bool:
+            pids = [pid for pid in self.processes() if not _is_dead(pid)]
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            return not pids
+
+        wait_until(f"all processes of {self.name} to die", 10, gone)
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
+
+
+class Network:
+    """A bridge and its hosts."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        # Without snooping the bridge floods multicast as a plain switch does.
+        call("ip", "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0")
+        call("ip", "link", "set", BRIDGE, "up")
+
+    def add_host(self, name: str, number: int) -> Host:
+        if name in self.hosts or number in {host.number for host in self.hosts.values()}:
+            raise Failure(f"two hosts are called {name} or have number {number}")
+        host = Host(name, number)
+        call("ip", "netns", "add", name)
+        call("ip", "link", "add", host.port, "type", "veth", "peer", "name", "eth0", "address", host.mac, "netns", name)
+        call("ip", "link", "set", host.port, "master", BRIDGE)
+        # The bridge's own end would add its IPv6 chatter to the captures.
+        Path(f"/proc/sys/net/ipv6/conf/{host.port}/disable_ipv6").write_text("1")
+        host.call("ip", "addr", "add", f"{host.ipv4}/24", "dev", "eth0")
+        host.call("ip", "addr", "add", f"{host.ipv6}/64", "dev", "eth0", "nodad")
+        host.call("ip", "link", "set", "lo", "up")
+        host.call("ip", "link", "set", "eth0", "up")
+        call("ip", "link", "set", host.port, "up")
+        self.hosts[name] = host
+        return host
+
+    def block_multicast(self) -> None:
+        """The bridge drops multicast, as many a switch and most wireless networks do.
+
+        Neighbour discovery, without which there is no IPv6 at all, still passes.
+        """
+        call("nft", "add table bridge filter")
+        call("nft", "add chain bridge filter forward { type filter hook forward priority 0; }")
+        call("nft", "add rule bridge filter forward ip daddr 224.0.0.0/4 counter drop")
+        call("nft", "add rule bridge filter forward ip6 daddr ff00::/8 meta l4proto udp counter drop")
