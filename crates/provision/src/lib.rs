@@ -1,1 +1,26 @@
 //! Executes a list: steps, guards and the journal, in a process of its own.
+//!
+//! # Goals
+//! The executing process trusts nothing that it has not verified itself, opens no network socket, outlives the agent that
+//! started it, and after kill -9 or power loss continues where it was. Executing a release twice changes nothing.
+//!
+//! # Non-goals
+//! It does not confine what a `run` step does, and it does not undo.
+
+mod executor;
+mod file;
+mod job;
+mod journal;
+mod lock;
+mod machine;
+mod state;
+mod tail;
+mod trust;
+
+pub use executor::{Executor, ExecutorError, LastRun, RunState, halt, last_words, state};
+pub use job::{JOB_BYTES_MAX, Job};
+pub use journal::{JOURNAL_BYTES_MAX, JOURNAL_FORMAT, JournalError};
+pub use lock::running;
+pub use machine::{Machine, PackageManager, usable};
+pub use tail::{Position, Record, Tail};
+pub use trust::{RefusedError, TRUST_FORMAT};
