@@ -13,6 +13,7 @@
 //! kill left is looked through again) and, on a disk that lies or rots, more: so every chunk is checked again when it is
 //! read, and forgotten if it is not what it was.
 
+pub mod chunking;
 mod disk;
 mod error;
 mod files;

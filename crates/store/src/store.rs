@@ -254,7 +254,11 @@ impl Store {
             }
             if !held[number] && zeros.contains(&chunk.digest) {
                 // A hole is zeros already; but something may have been put there and forgotten.
-                let as_it_is = self.0.files.open(row.container(), true).and_then(|file| read_at(&file, &place));
+                let as_it_is = self
+                    .0
+                    .files
+                    .open(row.container(), true)
+                    .and_then(|file| read_at(&file, &place));
                 if as_it_is.is_ok_and(|bytes| Digest::of(&bytes) != chunk.digest) {
                     self.write(&place, &vec![0; chunk.len as usize])?;
                 }
