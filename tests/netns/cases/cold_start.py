@@ -13,7 +13,7 @@ def run(lab: Lab) -> None:
     fleet.host.shape(megabits=100)
     fleet.publish(published)
     fleet.assign()
-    nodes = [fleet.add_node(f"node{index}", 10 + index) for index in range(1, 5)]
+    nodes = [fleet.add_node(f"node{index}", 10 + index) for index in range(1, 17 if lab.large else 5)]
     fleet.join_string()
     fleet.capture()
     for node in nodes:

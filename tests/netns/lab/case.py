@@ -20,6 +20,8 @@ class Lab:
 
     binary: Path
     directory: Path
+    large: bool
+    """Whether there is time for more nodes."""
 
     def fleet(self) -> Fleet:
         """A network with a server."""

@@ -1,0 +1,26 @@
+# What is run before a change is taken, and in CI.
+check:
+    .ci/run
+
+# What takes longer: many seeds, larger fleets.
+long: build
+    for seed in $(seq 1 50); do for scenario in cold warm lossy faulty; do \
+        target/release/sim --nodes 200 --seed $seed --scenario $scenario || exit 1; \
+    done; done
+    target/release/sim --nodes 1000 --seed 1 --scenario cold
+    tests/netns/run --large --binary target/release/potluck
+
+build:
+    cargo build --locked --release -p potluck -p potluck-sim --bins
+
+# The tests that need no root, no other programs and no network.
+test:
+    cargo test --workspace
+
+# Namespaces only: `just netns warm_join`.
+netns case="":
+    cargo build -p potluck
+    tests/netns/run {{ if case == "" { "" } else { "--only " + case } }}
+
+demo:
+    cargo run --release -- demo
