@@ -11,8 +11,10 @@ mod id;
 pub mod join;
 pub mod list;
 mod location;
+pub mod selector;
 mod time;
 pub mod trace;
+pub mod units;
 
 pub use digest::{Digest, DigestError};
 pub use id::{AudienceName, ConfigurationName, LabelKey, NameError, NodeId, StepId, VersionName};

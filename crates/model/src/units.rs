@@ -1,0 +1,257 @@
+//! Durations and sizes, as people write them.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A text that is not a duration or a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a {what}: {why}")]
+pub struct UnitError {
+    /// The text, cut at 80 characters.
+    pub text: String,
+    /// What was wanted, such as "duration".
+    pub what: &'static str,
+    /// Which rule it breaks.
+    pub why: String,
+}
+
+/// Units of time, largest first, with their milliseconds.
+const TIMES: [(&str, u64); 6] = [
+    ("w", 7 * 24 * 3_600_000),
+    ("d", 24 * 3_600_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Units of size, with their bytes.
+const SIZES: [(&str, u64); 9] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+/// Reads a duration: whole numbers with their units, largest first, such as `30m`, `1h30m`, `90s` or `2d`. Units are `w`,
+/// `d`, `h`, `m`, `s` and `ms`; a number without one is refused.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let fault = |why: String| UnitError {
+        text: clip(text),
+        what: "duration",
+        why,
+    };
+    let mut rest = text;
+    let mut millis = 0_u64;
+    let mut smallest = u64::MAX;
+    while !rest.is_empty() {
+        let (number, unit, after) = number_and_unit(rest);
+        if number.is_empty() {
+            return Err(fault("expected a number and a unit, such as 30m, 1h30m or 90s".into()));
+        }
+        if unit.is_empty() {
+            return Err(fault(format!(
+                "{number} has no unit; write {number}s, {number}m or {number}h"
+            )));
+        }
+        let (_, each) = TIMES
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(|| fault(format!("unit {unit:?} is none of w, d, h, m, s and ms")))?;
+        if *each >= smallest {
+            return Err(fault("units go from large to small, each once".into()));
+        }
+        smallest = *each;
+        millis = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(*each))
+            .and_then(|part| millis.checked_add(part))
+            .ok_or_else(|| fault("it is too long".into()))?;
+        rest = after;
+    }
+    if text.is_empty() {
+        return Err(fault("it is empty".into()));
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+/// Writes a duration as `parse_duration` reads it, to the millisecond: `1h30m`, `0s`.
+pub fn print_duration(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, each) in TIMES {
+        // "14d" says more than "2w" to most people.
+        if unit != "w" && rest >= each {
+            let _ = write!(text, "{}{unit}", rest / each);
+            rest %= each;
+        }
+    }
+    if text.is_empty() { "0s".into() } else { text }
+}
+
+/// Reads a size in bytes: a whole number or a decimal one, with its unit, such as `512KiB`, `64 MiB`, `1.5GiB` or `100MB`.
+/// Units are `B`, `KiB`, `MiB`, `GiB`, `TiB` (powers of 1,024) and `kB`, `MB`, `GB`, `TB` (powers of 1,000); a number
+/// without one is refused.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    let fault = |why: String| UnitError {
+        text: clip(text),
+        what: "size",
+        why,
+    };
+    let at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = (&text[..at], text[at..].trim_start());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return Err(fault("expected a number and a unit, such as 64MiB or 1.5GB".into()));
+    }
+    if unit.is_empty() {
+        return Err(fault(format!(
+            "{number} has no unit; write {number}B, {number}MiB or {number}GB"
+        )));
+    }
+    let (_, each) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
+        fault(format!(
+            "unit {unit:?} is none of B, KiB, MiB, GiB, TiB, kB, MB, GB and TB"
+        ))
+    })?;
+    let scale = 10_u128.pow(fraction.len() as u32);
+    whole
+        .parse::<u64>()
+        .ok()
+        .zip(fraction.parse::<u128>().ok())
+        .map(|(whole, fraction)| u128::from(whole) * u128::from(*each) + fraction * u128::from(*each) / scale)
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .ok_or_else(|| fault("it is too large".into()))
+}
+
+/// Writes a size in the largest binary unit that divides it, so that `parse_size` reads the same: `64MiB`, `1025B`.
+pub fn print_size(bytes: u64) -> String {
+    let (unit, each) = SIZES[..5]
+        .iter()
+        .rev()
+        .find(|(_, each)| bytes.is_multiple_of(*each) && bytes >= *each)
+        .unwrap_or(&SIZES[0]);
+    format!("{}{unit}", bytes / each)
+}
+
+fn number_and_unit(text: &str) -> (&str, &str, &str) {
+    let number = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(number);
+    let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+    let (unit, rest) = rest.split_at(unit);
+    (number, unit, rest)
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        for (text, seconds) in [
+            ("30m", 1_800),
+            ("1h30m", 5_400),
+            ("90s", 90),
+            ("2d", 172_800),
+            ("1w", 604_800),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(parse_duration("1s500ms"), Ok(Duration::from_millis(1_500)));
+    }
+
+    #[test]
+    fn durations_that_could_mean_something_else_are_refused() {
+        for text in [
+            "",
+            "30",
+            "m",
+            "-1s",
+            "1.5h",
+            "1m1h",
+            "1s1s",
+            "1h30",
+            "1 h",
+            "5min",
+            "99999999999999999999s",
+            "300000000000w",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            parse_duration("30").unwrap_err().to_string(),
+            "\"30\" is not a duration: 30 has no unit; write 30s, 30m or 30h"
+        );
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in [
+            ("0B", 0),
+            ("512KiB", 512 << 10),
+            ("64 MiB", 64 << 20),
+            ("1.5GiB", 3 << 29),
+            ("100MB", 100_000_000),
+            ("2kB", 2_000),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_could_mean_something_else_are_refused() {
+        for text in [
+            "",
+            "64",
+            "MiB",
+            "64M",
+            "64mb",
+            "-1B",
+            "1.B",
+            ".5B",
+            "1.2.3B",
+            "99999999TiB",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            parse_size("64").unwrap_err().to_string(),
+            "\"64\" is not a size: 64 has no unit; write 64B, 64MiB or 64GB"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn durations_round_trip(millis in 0_u64..1 << 50) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&print_duration(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn sizes_round_trip(bytes: u64) {
+            prop_assert_eq!(parse_size(&print_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text: String) {
+            let _ = parse_duration(&text);
+            let _ = parse_size(&text);
+        }
+    }
+}
