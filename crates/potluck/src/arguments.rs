@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use potluck_model::LabelKey;
 use tracing::level_filters::LevelFilter;
 
 use crate::commands;
@@ -59,8 +60,44 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
 }
 
+/// What can be done.
 #[derive(Subcommand, Debug)]
-pub(crate) enum Command {}
+pub(crate) enum Command {
+    JoinToken(commands::join_token::Args),
+    Assign(commands::assign::Args),
+    Unassign(commands::assign::UnassignArgs),
+    Halt(commands::halt::HaltArgs),
+    Resume(commands::halt::ResumeArgs),
+    Status(commands::status::StatusArgs),
+    Nodes(commands::status::NodesArgs),
+    Node(commands::status::NodeArgs),
+    Logs(commands::logs::Args),
+    Trace(commands::trace::Args),
+}
+
+/// Parses `KEY=VALUE`.
+pub(crate) fn label(text: &str) -> Result<(LabelKey, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.parse().map_err(|error| format!("{error}"))?, value.to_owned()))
+}
+
+/// Parses a span such as `90s`, `30m`, `12h` or `2d`: seconds.
+pub(crate) fn ttl_seconds(text: &str) -> Result<u64, String> {
+    let expected = "expected a number and a unit: 90s, 30m, 12h or 2d";
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(expected.into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| expected)?;
+    number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| expected.into())
+}
 
 impl Command {
     /// What is logged unless flags or the environment say otherwise: services tell what an operator cares about.

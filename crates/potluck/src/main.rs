@@ -2,8 +2,11 @@
 
 mod arguments;
 mod commands;
+mod credential;
 mod exit;
+mod fleet;
 mod logging;
+mod operator;
 mod output;
 mod publish;
 mod settings;

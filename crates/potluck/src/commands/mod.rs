@@ -1,4 +1,11 @@
-//! One file for each command.
+//! One file for each command, or for a few that are much alike.
+
+pub(crate) mod assign;
+pub(crate) mod halt;
+pub(crate) mod join_token;
+pub(crate) mod logs;
+pub(crate) mod status;
+pub(crate) mod trace;
 
 use crate::arguments::{Command, Global};
 use crate::exit::{Exit, Failure};
@@ -6,5 +13,16 @@ use crate::output::Output;
 
 /// Runs the command.
 pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<Exit, Failure> {
-    match command {}
+    match command {
+        Command::JoinToken(args) => join_token::run(args, global, output),
+        Command::Assign(args) => assign::run(args, global, output),
+        Command::Unassign(args) => assign::unassign(args, global, output),
+        Command::Halt(_) => halt::run(true, global, output),
+        Command::Resume(_) => halt::run(false, global, output),
+        Command::Status(_) => status::status(global, output),
+        Command::Nodes(args) => status::nodes(&args, global, output),
+        Command::Node(args) => status::node(&args, global, output),
+        Command::Logs(args) => logs::run(&args, global, output),
+        Command::Trace(args) => trace::run(&args, global, output),
+    }
 }

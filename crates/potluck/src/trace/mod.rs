@@ -4,7 +4,7 @@ mod report;
 mod show;
 
 pub(crate) use report::{TraceReport, last_list};
-pub(crate) use show::show;
+pub(crate) use show::{outcome, show};
 
 #[cfg(test)]
 pub(crate) mod sample;

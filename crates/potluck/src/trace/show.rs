@@ -297,3 +297,49 @@ fn steps(out: &mut String, report: &TraceReport, style: Style) {
         let _ = writeln!(out, "{recap}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn a_trace_shows_causes_sources_and_steps() {
+        let names = BTreeMap::from([(sample::NODE, "edge-1".to_owned())]);
+        insta::assert_snapshot!(show(&sample::report(), &names, Style::PLAIN), @"
+        edge-1 (0a11ce0000000001): web-edge release 3 (2026.1)
+        list a3b9ddb0c419b567e2fcdfcda9f825eab55b12e3ecabcd36ef3acfc20180be8e
+        asked for the list at 08:00:00.003 because the server had news; answered after 1 ms
+        2 existence requests sent; 1 peer answered
+        all files here and verified after 11 ms
+
+        SOURCE            FILES      BYTES   SHARE  WHY
+        0b0b000000000002      1  585.9 KiB  57.2 %  answered
+        server                1  438.1 KiB  42.7 %  peer-failed
+        here already          1        3 B   0.0 %  held
+
+        LAST TO ARRIVE     SIZE  AFTER  FROM
+        big.img         1.0 MiB  10 ms  0b0b000000000002, server
+
+        08:00:00.012 0b0b000000000002: no byte for 2 s
+
+        STEP  OUTCOME   TIME  MESSAGE
+        tune  changed  12 ms
+        changed=1 unchanged=0 failed=0 skipped=0 blocked=0
+        ");
+    }
+
+    #[test]
+    fn many_sources_are_cut_short() {
+        let mut report = sample::report();
+        let sample_range = report.files[0].sources.ranges[0].clone();
+        report.files[0].sources.ranges = (0..50)
+            .map(|n| Range {
+                source: Source::Peer(NodeId(n)),
+                ..sample_range.clone()
+            })
+            .collect();
+        let text = show(&report, &BTreeMap::new(), Style::PLAIN);
+        assert!(text.contains("… and 31 more, see --json"), "{text}");
+    }
+}
