@@ -12,11 +12,12 @@ from lab import payload, trace
 from lab.checker import Evidence, check, parse_address
 from lab.falsify import lies
 from lab.network import Host
-from lab.pcap import TCP, UDP, Packet
 from lab.payload import Placed
+from lab.pcap import TCP, UDP, Packet
 from lab.trace import BadTrace
 from lab.wire import Wire
 
+GROUP = "239.255.74.43"
 START = 1_700_000_000_000_000
 SERVER, NODE, ONE, TWO = Host("server", 1), Host("node", 9), Host("one", 11), Host("two", 12)
 IDS = {"aa" * 8: "node", "11" * 8: "one", "22" * 8: "two"}
@@ -42,12 +43,16 @@ class Run:
         self._segment(NODE, SERVER, at + MILLI, 500)
         for peer in (ONE, TWO):
             self._datagram(NODE, peer.ipv4, at + 10 * MILLI, [peer])
-        self._datagram(NODE, "239.255.74.43", at + 10 * MILLI, [ONE, TWO])
+        self._datagram(NODE, GROUP, at + 10 * MILLI, [ONE, TWO])
         for peer in (ONE, TWO):
             self._datagram(peer, NODE.ipv4, at + 11 * MILLI, [NODE])
         requests = [
             {"request": 1, "at": at + 10 * MILLI, "to": to, "interface": interface}
-            for to, interface in ((f"{ONE.ipv4}:7443", None), (f"{TWO.ipv4}:7443", None), ("239.255.74.43:7443", "eth0"))
+            for to, interface in (
+                (f"{ONE.ipv4}:7443", None),
+                (f"{TWO.ipv4}:7443", None),
+                (f"{GROUP}:7443", "eth0"),
+            )
         ]
         answers = [
             {"at": at + 12 * MILLI, "request": 1, "peer": peer, "from": f"{host.ipv4}:7443", "state": "held"}
@@ -56,15 +61,15 @@ class Run:
         files, clock = [], at + 20 * MILLI
         for path in sorted(self.payload.fates):
             size, ranges, offset = self.payload.size(path), [], 0
-            for length, peer, host in ((size // 2, "11" * 8, ONE), (size - size // 2, "22" * 8, TWO)):
+            for length, source, host in ((size // 2, "11" * 8, ONE), (size - size // 2, "22" * 8, TWO)):
                 clock += 20 * MILLI
                 self._segment(host, NODE, clock, length)
-                ranges.append({"offset": offset, "len": length, "source": {"peer": peer}, "why": "answered",
+                ranges.append({"offset": offset, "len": length, "source": {"peer": source}, "why": "answered",
                                "at": clock + 6 * MILLI})  # fmt: skip
                 offset += length
             files.append({"path": path, "size": size, "digest": payload.sha256(self.payload.directory / path),
                           "requests": requests, "answers": answers, "ranges": ranges, "chunk_list": []})  # fmt: skip
-        total = sum(file["size"] for file in files)
+        total = sum(map(self.payload.size, self.payload.fates))
         return {
             "node": "aa" * 8, "list": "ab" * 32, "configuration": "web-edge", "release": 1,
             "list_fetches": [{"at": at, "cause": "start"}],
@@ -99,6 +104,7 @@ class Run:
 
 
 class Checking(unittest.TestCase):
+    directory: Path
     run_: Run
 
     @classmethod
@@ -137,7 +143,7 @@ class Checking(unittest.TestCase):
         def delay(seen: dict[Host, list[Packet]]) -> None:
             for host, packets in seen.items():
                 seen[host] = [
-                    replace(packet, at=packet.at + 5 * MILLI) if packet.destination in (TWO.ipv4, "239.255.74.43") and packet.protocol == UDP
+                    replace(packet, at=packet.at + 5 * MILLI) if packet.protocol == UDP and packet.destination in (TWO.ipv4, GROUP)
                     else packet
                     for packet in packets
                 ]  # fmt: skip
@@ -174,6 +180,7 @@ class Parsing(unittest.TestCase):
         self.assertEqual(parse_address("[ff12::504c:4b31%3]:7443"), ("ff12::504c:4b31", 7443))
 
     def test_a_document_of_another_shape_is_refused(self) -> None:
+        document: object
         for document in ({}, [], None, {"node": 1}):
             with self.assertRaises(BadTrace):
                 trace.parse(document)

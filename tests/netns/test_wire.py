@@ -55,7 +55,9 @@ class Streams(unittest.TestCase):
 
     def test_segments_count_within_a_time(self) -> None:
         wire = Wire({A: [], B: [tcp(10, 0, 0, SYN), tcp(20, 1, 5)]})
-        self.assertEqual([wire.segments("a", "b", *span) for span in ((0, 9), (10, 10), (0, 99), (11, 99))], [0, 1, 2, 1])
+        self.assertEqual(
+            [wire.segments("a", "b", *span) for span in ((0, 9), (10, 10), (0, 99), (11, 99))], [0, 1, 2, 1]
+        )
 
 
 class Datagrams(unittest.TestCase):

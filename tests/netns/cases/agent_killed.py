@@ -8,8 +8,7 @@ from lab.slow import notes
 
 def run(lab: Lab) -> None:
     _, node = slow.start(lab)
-    expect(node.agent, "no agent")
-    node.agent.kill()
+    node.kill_agent()
     slow.let_go(node)
     node.start(join=False)
     node.await_state("converged")

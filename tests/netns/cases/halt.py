@@ -1,4 +1,4 @@
-"""A halt keeps every step that has not started from starting; the one that runs ends, and `resume` goes on behind it."""
+"""A halt keeps steps from starting; the one that runs ends, and `resume` goes on behind it."""
 
 import time
 

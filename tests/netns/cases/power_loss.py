@@ -1,4 +1,4 @@
-"""Everything on a node dies while a step runs: what was interrupted is said, and the run goes on behind the last step done."""
+"""Everything on a node dies while a step runs: it says so, and goes on behind the last step that was done."""
 
 from lab import slow
 from lab.case import Lab, say

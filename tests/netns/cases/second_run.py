@@ -1,4 +1,4 @@
-"""`agent --once` executes what is designated, changes nothing the second time, and says by its exit code what happened."""
+"""`agent --once` executes what is designated, changes nothing the second time, and its exit code says so."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(lab: Lab) -> None:
 
     fleet.order("unassign", "web-edge")
     _once(fleet, node, UNASSIGNED)
-    expect(page.exists(), "unassigning took files away")
+    expect((node.root / "srv/www/0/page-000.html").exists(), "unassigning took files away")
 
 
 def _once(fleet: Fleet, node: Node, code: int, *more: str) -> str:

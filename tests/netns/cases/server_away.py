@@ -1,4 +1,4 @@
-"""The server dies once a node has its list: the node finishes from peers, executes, and reports when the server is back."""
+"""The server dies once a node has its list: the node finishes from peers, executes, and reports later."""
 
 from lab.case import Lab, same_roots, say, verify, warm_up
 from lab.command import expect, wait_until

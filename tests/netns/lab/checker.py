@@ -62,7 +62,9 @@ def _lists(evidence: Evidence) -> Iterator[str]:
     if not trace.fetches:
         yield "the trace says of no request for the list"
     for fetch in trace.fetches:
-        if not evidence.wire.segments(evidence.node, evidence.server, fetch.at - DATAGRAM_MICROS, fetch.at + FETCH_MICROS):
+        if not evidence.wire.segments(
+            evidence.node, evidence.server, fetch.at - DATAGRAM_MICROS, fetch.at + FETCH_MICROS
+        ):
             yield f"list asked for at {fetch.at} ({fetch.cause}), but nothing went to the server then"
     if trace.configuration != "web-edge":
         yield f"the trace is of {trace.configuration!r}"

@@ -48,7 +48,7 @@ def attempt(*argv: str | Path, seconds: float = 30, cwd: Path | None = None) -> 
         )
     except subprocess.TimeoutExpired as late:
         line = " ".join(map(str, argv))
-        raise Failure(f"`{line}` took longer than {seconds} s\n{late.stdout or ''}{late.stderr or ''}") from late
+        raise Failure(f"`{line}` took longer than {seconds} s") from late
 
 
 def wait_until(what: str, seconds: float, probe: Callable[[], T | None]) -> T:

@@ -30,7 +30,10 @@ def lies(trace: Trace) -> Iterator[tuple[str, Trace]]:
         # Also where the totals agree with the lie.
         yield f"the largest file came from {other}, totals and all", _with_sums(false)
     for peer in peers[:1] if len(peers) > 1 else []:
-        yield "the largest file came from one peer alone", _with_sums(of_large(sources(lambda p: replace(p, source=peer))))
+        yield (
+            "the largest file came from one peer alone",
+            _with_sums(of_large(sources(lambda p: replace(p, source=peer)))),
+        )
     yield "the largest file came from nobody known", of_large(sources(lambda part: replace(part, source="00" * 8)))
     yield "bytes came before they were sent", of_all(sources(lambda part: replace(part, at=trace.fetches[0].at)))
     yield "a range is missing", of_large(lambda file: replace(file, ranges=file.ranges[1:]))
@@ -48,8 +51,9 @@ def lies(trace: Trace) -> Iterator[tuple[str, Trace]]:
 
     yield "nobody was asked", of_all(lambda file: replace(file, requests=()))
     first = min((answer for file in trace.files for answer in file.answers), key=lambda answer: answer.at)
-    yield "only one peer was asked", of_all(
-        lambda file: replace(file, requests=tuple(r for r in file.requests if r.to == first.address))
+    yield (
+        "only one peer was asked",
+        of_all(lambda file: replace(file, requests=tuple(r for r in file.requests if r.to == first.address))),
     )
     yield "somebody was asked who was not", requests(lambda request: replace(request, to="10.82.0.250:7443"))
     yield "it asked at another time", requests(lambda request: replace(request, at=request.at - HOUR))
@@ -57,8 +61,9 @@ def lies(trace: Trace) -> Iterator[tuple[str, Trace]]:
     yield "answers came before the requests", answers(lambda answer: replace(answer, at=answer.at - HOUR))
     yield "nobody's request was answered", answers(lambda answer: replace(answer, number=answer.number + 1_000_000))
     yield "the list was never asked for", replace(trace, fetches=())
-    yield "the list was asked for at another time", replace(
-        trace, fetches=tuple(Fetch(fetch.at - HOUR, fetch.cause) for fetch in trace.fetches)
+    yield (
+        "the list was asked for at another time",
+        replace(trace, fetches=tuple(Fetch(fetch.at - HOUR, fetch.cause) for fetch in trace.fetches)),
     )
     yield "a step is missing", replace(trace, steps=trace.steps[1:])
     yield "a step failed", replace(trace, steps=(Step(trace.steps[0].id, "failed", ""), *trace.steps[1:]))

@@ -22,7 +22,7 @@ CONVERGE_SECONDS = 90
 class Node:
     """A managed node: its host, its state, its root, and the agent while it runs."""
 
-    def __init__(self, fleet: "Fleet", host: Host) -> None:
+    def __init__(self, fleet: Fleet, host: Host) -> None:
         self._fleet = fleet
         self.host = host
         self.name = host.name
@@ -48,6 +48,11 @@ class Node:
             f"agent {self.name}", self.log,
             self._fleet.binary, "agent", "--data", self.data, "--root", self.root, "-v", *joining,
         )  # fmt: skip
+
+    def kill_agent(self) -> None:
+        """Ends the agent as a crash would. What executes steps is another process."""
+        if self.agent:
+            self.agent.kill()
 
     def info(self) -> dict[str, Any]:
         """What the server knows of it."""

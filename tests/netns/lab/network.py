@@ -60,7 +60,7 @@ class Host:
     def plug(self) -> None:
         call("ip", "link", "set", self.port, "up")
 
-    def move_to(self, number: int) -> "Host":
+    def move_to(self, number: int) -> Host:
         """Replaces the host's addresses, as a lease that ends does. The hardware address stays."""
         moved = Host(self.name, number)
         self.call("ip", "addr", "add", f"{moved.ipv4}/24", "dev", "eth0")

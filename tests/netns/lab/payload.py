@@ -1,4 +1,4 @@
-"""The configuration that the cases publish: about 32 MiB in about 100 files, one of them of 16 MiB; the same bytes each time."""
+"""The configuration that the cases publish: 32 MiB in 100 files, one of them of 16 MiB; the same bytes each time."""
 
 from __future__ import annotations
 

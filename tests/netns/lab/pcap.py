@@ -94,14 +94,16 @@ def _parse(at: int, frame: bytes) -> Packet | None:
             return None
         mac = frame[6:12].hex(":")
         if protocol == UDP:
-            ports = struct.unpack_from(">HH", frame, start)
+            source_port, destination_port = struct.unpack_from(">HH", frame, start)
             body, sequence, flags = start + 8, 0, 0
         elif protocol == TCP:
-            *ports, sequence = struct.unpack_from(">HHI", frame, start)
+            source_port, destination_port, sequence = struct.unpack_from(">HHI", frame, start)
             body, flags = start + (frame[start + 12] >> 4) * 4, frame[start + 13]
         else:
             return None
     except (struct.error, IndexError):
         return None  # Cut within its headers, or no packet at all.
     head = frame[body : min(end, body + HEAD_BYTES)]
-    return Packet(at, mac, source, destination, protocol, ports[0], ports[1], end - body, head, sequence, flags)
+    return Packet(
+        at, mac, source, destination, protocol, source_port, destination_port, end - body, head, sequence, flags
+    )

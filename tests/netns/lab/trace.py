@@ -74,7 +74,7 @@ class Step:
 @dataclass(frozen=True)
 class Trace:
     node: str
-    list: str
+    list_digest: str
     configuration: str
     release: int
     fetches: tuple[Fetch, ...]
@@ -103,7 +103,7 @@ def parse(document: Any) -> Trace:
         totals = document["totals"]
         return Trace(
             node=_text(document["node"]),
-            list=_text(document["list"]),
+            list_digest=_text(document["list"]),
             configuration=_text(document["configuration"]),
             release=_number(document["release"]),
             fetches=tuple(Fetch(_number(each["at"]), _text(each["cause"])) for each in document["list_fetches"]),
@@ -144,7 +144,9 @@ def _file(each: Any) -> File:
 
 def _ranges(each: Any) -> tuple[Range, ...]:
     return tuple(
-        Range(_number(one["offset"]), _number(one["len"]), _source(one["source"]), _text(one["why"]), _number(one["at"]))
+        Range(
+            _number(one["offset"]), _number(one["len"]), _source(one["source"]), _text(one["why"]), _number(one["at"])
+        )
         for one in each
     )
 
