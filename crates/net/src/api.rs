@@ -27,7 +27,6 @@ use serde::de::DeserializeOwned;
 pub use chunks::{ChunkAnswer, ChunkEvent};
 pub use fault::ApiFault;
 
-use crate::tls::TlsError;
 use body::Parts;
 use connection::{Answer, Connection};
 
@@ -116,16 +115,11 @@ impl<'a> Outgoing<'a> {
 impl Client {
     /// For a server at these addresses (`HOST:PORT`, the first that works is used), with `tls::client_config`.
     pub fn new(servers: Vec<String>, tls: Arc<ClientConfig>) -> Self {
-        Self::bound(servers, tls, None)
-    }
-
-    /// The same, with `bind` as the source address of its connections.
-    pub fn bound(servers: Vec<String>, tls: Arc<ClientConfig>, bind: Option<IpAddr>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 servers,
                 tls,
-                bind,
+                bind: None,
                 preferred: AtomicUsize::new(0),
                 idle: Mutex::default(),
                 generation: AtomicU64::new(0),
@@ -134,12 +128,23 @@ impl Client {
     }
 
     /// For joining: trusts only the server whose CA has the fingerprint in the join string.
-    pub fn joining(join: &JoinString, bind: Option<IpAddr>) -> Result<Self, TlsError> {
-        Ok(Self::bound(
-            join.servers.clone(),
-            crate::tls::join_config(join.ca)?,
-            bind,
-        ))
+    pub fn for_joining(join: &JoinString) -> Self {
+        Self::new(join.servers.clone(), crate::tls::join_config(join.ca))
+    }
+
+    /// A client of the same server whose connections have `bind` as their source address.
+    #[must_use]
+    pub fn bound_to(self, bind: Option<IpAddr>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                servers: self.shared.servers.clone(),
+                tls: self.shared.tls.clone(),
+                bind,
+                preferred: AtomicUsize::new(0),
+                idle: Mutex::default(),
+                generation: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// The server's addresses.
@@ -148,7 +153,7 @@ impl Client {
     }
 
     /// After a change of the network: the next requests use fresh connections. Requests under way go on.
-    pub fn forget_connections(&self) {
+    pub fn reset(&self) {
         self.shared.generation.fetch_add(1, Ordering::Relaxed);
         self.shared.idle().clear();
     }

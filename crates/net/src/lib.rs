@@ -4,5 +4,8 @@
 //! is decided in `potluck-proto`.
 
 pub mod api;
+pub mod datagram;
+pub mod peer;
 mod socket;
 pub mod tls;
+pub mod watch;

@@ -4,6 +4,7 @@
 //! has: `server.potluck.internal`, `<node id>.node.potluck.internal`, `<name>.operator.potluck.internal`.
 
 mod join;
+mod reason;
 mod verify;
 
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+pub(crate) use reason::tls_reason;
 
 /// The name in the server's certificate.
 pub const SERVER_NAME: &str = "server.potluck.internal";
@@ -145,21 +148,29 @@ pub fn install() {
 /// A new key (ECDSA P-256, PKCS#8) and a certificate signing request for it, both PEM.
 ///
 /// The request names nobody: the server assigns the name. The key never leaves the node.
-pub fn generate_key_and_csr() -> Result<(String, String), TlsError> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let csr = csr_for(&key)?;
-    Ok((key.serialize_pem(), csr))
+///
+/// # Panics
+/// If the operating system has no random bytes to give.
+pub fn generate_key_and_csr() -> (String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("the system gives random bytes");
+    let csr = csr_for(&key).expect("a fresh key signs a request without names");
+    (key.serialize_pem(), csr)
 }
 
 /// Another certificate signing request for a key that `generate_key_and_csr` made: for renewal.
 pub fn csr_of_key(key_pem: &str) -> Result<String, TlsError> {
-    csr_for(&rcgen::KeyPair::from_pem(key_pem)?)
+    Ok(csr_for(&rcgen::KeyPair::from_pem(key_pem)?)?)
 }
 
-fn csr_for(key: &rcgen::KeyPair) -> Result<String, TlsError> {
+fn csr_for(key: &rcgen::KeyPair) -> Result<String, rcgen::Error> {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    Ok(params.serialize_request(key)?.pem()?)
+    params.serialize_request(key)?.pem()
+}
+
+/// The fingerprint of the first certificate in a PEM text: BLAKE3 of its DER.
+pub fn fingerprint(pem: &str) -> Result<Digest, TlsError> {
+    Ok(Digest::of(&certificate_from_pem(pem)?))
 }
 
 /// The node that a certificate names. Whether it may be trusted has been checked before.
@@ -183,16 +194,17 @@ pub fn client_config(identity: Option<&Identity>, ca: &CertificateDer<'static>) 
 
 /// For joining: trusts only a server whose chain ends in the CA with this fingerprint (BLAKE3 of its DER). The chain that
 /// the server sends has to hold that CA's certificate. Nothing but the TLS handshake is sent before this is proven.
-pub fn join_config(ca_fingerprint: Digest) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn join_config(ca_fingerprint: Digest) -> Arc<ClientConfig> {
     let verifier: Arc<dyn ServerCertVerifier> = Arc::new(join::JoinVerifier::new(ca_fingerprint, provider()));
     let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("ring has cipher suites for TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![API_ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// For dialling peers. Use with `node_name` of the node that is to be there.

@@ -14,16 +14,16 @@ use hyper::body::{Body, Frame, SizeHint};
 const STEP_BYTES: usize = 128 << 10;
 
 pub(super) struct Parts {
-    parts: VecDeque<Bytes>,
+    waiting: VecDeque<Bytes>,
     left: u64,
     sent: Option<Arc<AtomicU64>>,
 }
 
 impl Parts {
     pub(super) fn new(parts: Vec<Bytes>, sent: Option<Arc<AtomicU64>>) -> Self {
-        let parts: VecDeque<Bytes> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        let left = parts.iter().map(|part| part.len() as u64).sum();
-        Self { parts, left, sent }
+        let waiting: VecDeque<Bytes> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let left = waiting.iter().map(|part| part.len() as u64).sum();
+        Self { waiting, left, sent }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -36,12 +36,12 @@ impl Body for Parts {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(first) = self.parts.front_mut() else {
+        let Some(first) = self.waiting.front_mut() else {
             return Poll::Ready(None);
         };
         let part = first.split_to(first.len().min(STEP_BYTES));
         if first.is_empty() {
-            self.parts.pop_front();
+            self.waiting.pop_front();
         }
         self.left -= part.len() as u64;
         if let Some(sent) = &self.sent {
@@ -51,7 +51,7 @@ impl Body for Parts {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_empty()
+        self.waiting.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

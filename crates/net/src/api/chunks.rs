@@ -53,25 +53,23 @@ impl ChunkAnswer {
         &mut self,
         max_len: &(dyn Fn(usize) -> u64 + Send + Sync),
     ) -> Result<Option<ChunkEvent>, ApiFault> {
-        loop {
-            if let Some(event) = self.take(max_len)? {
-                return Ok(Some(event));
+        if let Some(event) = self.take(max_len)? {
+            return Ok(Some(event));
+        }
+        match self.answer.bytes().await? {
+            Some(_) if self.index == self.count => {
+                let what = "bytes follow the last chunk".to_owned();
+                Err(ApiFault::protocol(&self.answer.path, what))
             }
-            match self.answer.bytes().await? {
-                Some(_) if self.index == self.count => {
-                    let what = "bytes follow the last chunk".to_owned();
-                    return Err(ApiFault::protocol(&self.answer.path, what));
-                }
-                Some(bytes) => {
-                    let progress = bytes.len() as u64;
-                    self.here = bytes;
-                    return Ok(Some(ChunkEvent::Progress(progress)));
-                }
-                None if self.index == self.count => return Ok(None),
-                None => {
-                    let what = format!("the answer ended after {} of {} chunks", self.index, self.count);
-                    return Err(self.answer.cut_short(what));
-                }
+            Some(bytes) => {
+                let progress = bytes.len() as u64;
+                self.here = bytes;
+                Ok(Some(ChunkEvent::Progress(progress)))
+            }
+            None if self.index == self.count => Ok(None),
+            None => {
+                let what = format!("the answer ended after {} of {} chunks", self.index, self.count);
+                Err(self.answer.cut_short(what))
             }
         }
     }

@@ -18,8 +18,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::Parts;
-use super::fault::{chain, tls_reason};
+use super::fault::chain;
 use super::{ApiFault, CONNECT_MAX, Outgoing, Shared};
+use crate::tls::tls_reason;
 
 /// The most bytes that are read ahead on one connection.
 const READ_AHEAD_BYTES_MAX: usize = 256 << 10;
@@ -246,17 +247,15 @@ async fn unless_silent<F: Future>(moved: &AtomicU64, silence_max: Duration, futu
     let mut seen = moved.load(Ordering::Relaxed);
     let mut since = tokio::time::Instant::now();
     loop {
-        match tokio::time::timeout(silence_max / 4, &mut future).await {
-            Ok(output) => return Some(output),
-            Err(_) => {
-                let now = moved.load(Ordering::Relaxed);
-                if now != seen {
-                    seen = now;
-                    since = tokio::time::Instant::now();
-                } else if since.elapsed() >= silence_max {
-                    return None;
-                }
-            }
+        if let Ok(output) = tokio::time::timeout(silence_max / 4, &mut future).await {
+            return Some(output);
+        }
+        let now = moved.load(Ordering::Relaxed);
+        if now != seen {
+            seen = now;
+            since = tokio::time::Instant::now();
+        } else if since.elapsed() >= silence_max {
+            return None;
         }
     }
 }

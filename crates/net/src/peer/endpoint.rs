@@ -1,0 +1,253 @@
+//! Dials and accepts peers, as many at a time as is sensible.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use potluck_model::NodeId;
+use potluck_proto::message::PROOFS_MAX;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::{PeerConnection, PeerFault, handshake};
+use crate::socket;
+use crate::tls::{self, Identity, TlsError};
+
+/// TLS and hellos together.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// All addresses of a peer together.
+const DIAL_MAX: Duration = Duration::from_secs(5);
+/// Handshakes of those who dial this node, at a time; more are refused.
+const HANDSHAKES_MAX: usize = 64;
+/// The same, from one address.
+const HANDSHAKES_PER_IP_MAX: usize = 16;
+/// Connections that are up and wait to be taken.
+const WAITING_MAX: usize = 16;
+/// After a failure to accept, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What this node says of itself to peers; can be replaced at run time.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Its identity; a node's.
+    pub identity: Identity,
+    /// Keys of the audiences that it belongs to; the first 16 count.
+    pub audiences: Vec<[u8; 32]>,
+}
+
+/// `Local`, made ready for use.
+pub(super) struct Prepared {
+    pub(super) node: NodeId,
+    pub(super) port: u16,
+    pub(super) audiences: Vec<[u8; 32]>,
+    pub(super) client: Arc<ClientConfig>,
+    pub(super) server: Arc<ServerConfig>,
+}
+
+/// Dials peers. Clones share everything.
+#[derive(Clone)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    bind: Option<IpAddr>,
+    port: u16,
+    prepared: RwLock<Arc<Prepared>>,
+}
+
+impl Endpoint {
+    pub(super) fn new(bind: Option<IpAddr>, port: u16, local: &Local) -> Result<Self, TlsError> {
+        let prepared = RwLock::new(Arc::new(prepare(local, port)?));
+        Ok(Self {
+            shared: Arc::new(Shared { bind, port, prepared }),
+        })
+    }
+
+    /// The peer port.
+    pub fn port(&self) -> u16 {
+        self.shared.port
+    }
+
+    /// From now on connections are made with this certificate and these audiences; those that are up stay as they are.
+    pub fn update(&self, local: &Local) -> Result<(), TlsError> {
+        let prepared = Arc::new(prepare(local, self.shared.port)?);
+        *self.shared.prepared.write().unwrap_or_else(PoisonError::into_inner) = prepared;
+        Ok(())
+    }
+
+    /// Connects to the first of `addresses` (best first, at most 16) that answers, where `peer` has to prove itself.
+    /// Takes at most 10 seconds. Dropping the future gives up.
+    pub async fn connect(&self, peer: NodeId, addresses: &[SocketAddr]) -> Result<PeerConnection, PeerFault> {
+        let all = || {
+            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            texts.join(", ")
+        };
+        let dialled = tokio::time::timeout(DIAL_MAX, socket::dial(addresses, self.shared.bind)).await;
+        let unreachable = |source| PeerFault::Unreachable { address: all(), source };
+        let tcp = dialled
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(unreachable)?;
+        let address = tcp.peer_addr().map_err(unreachable)?;
+        let prepared = self.shared.prepared();
+        within(
+            HANDSHAKE_MAX,
+            address,
+            handshake::dialled(tcp, address, peer, &prepared),
+        )
+        .await
+    }
+}
+
+impl Shared {
+    fn prepared(&self) -> Arc<Prepared> {
+        self.prepared.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn prepare(local: &Local, port: u16) -> Result<Prepared, TlsError> {
+    Ok(Prepared {
+        node: local.identity.node()?,
+        port,
+        audiences: local.audiences.iter().take(PROOFS_MAX).copied().collect(),
+        client: tls::peer_client_config(&local.identity)?,
+        server: tls::peer_server_config(&local.identity)?,
+    })
+}
+
+async fn within(
+    limit: Duration,
+    address: SocketAddr,
+    handshake: impl Future<Output = Result<PeerConnection, PeerFault>>,
+) -> Result<PeerConnection, PeerFault> {
+    match tokio::time::timeout(limit, handshake).await {
+        Ok(result) => result,
+        Err(_) => Err(PeerFault::TooSlow {
+            address: address.to_string(),
+            seconds: limit.as_secs(),
+        }),
+    }
+}
+
+/// Peers that dial this node. Dropping it ends the listening.
+pub struct Incoming {
+    connections: mpsc::Receiver<PeerConnection>,
+    /// Ends its tasks when dropped.
+    _listening: JoinSet<()>,
+}
+
+impl Incoming {
+    pub(super) fn new(endpoint: &Endpoint, listeners: Vec<StdTcpListener>) -> io::Result<Self> {
+        let (sender, connections) = mpsc::channel(WAITING_MAX);
+        let limits = Limits {
+            all: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            by_ip: Arc::default(),
+        };
+        let mut listening = JoinSet::new();
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener)?;
+            listening.spawn(accept(
+                listener,
+                endpoint.shared.clone(),
+                limits.clone(),
+                sender.clone(),
+            ));
+        }
+        Ok(Self {
+            connections,
+            _listening: listening,
+        })
+    }
+
+    /// The next peer that dialled and has proven itself. Safe to cancel.
+    pub async fn next(&mut self) -> PeerConnection {
+        match self.connections.recv().await {
+            Some(connection) => connection,
+            // The listening tasks end only with this.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, limits: Limits, sender: mpsc::Sender<PeerConnection>) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = handshakes.join_next() => continue,
+        };
+        let (tcp, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a peer");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(slot) = limits.slot(address.ip()) else {
+            tracing::debug!(%address, "too many handshakes at a time: a connection is refused");
+            continue;
+        };
+        let (shared, sender) = (shared.clone(), sender.clone());
+        handshakes.spawn(async move {
+            match greet(tcp, address, &shared).await {
+                Ok(connection) => drop(sender.send(connection).await),
+                Err(fault) => tracing::debug!(%address, %fault, "a connection from a peer did not come about"),
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn greet(tcp: TcpStream, address: SocketAddr, shared: &Shared) -> Result<PeerConnection, PeerFault> {
+    socket::tune(&tcp)?;
+    let prepared = shared.prepared();
+    within(HANDSHAKE_MAX, address, handshake::accepted(tcp, address, &prepared)).await
+}
+
+/// How many handshakes may be under way: strangers cost no more than this.
+#[derive(Clone)]
+struct Limits {
+    all: Arc<Semaphore>,
+    by_ip: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+}
+
+/// A handshake's place among the limits.
+struct Slot {
+    limits: Limits,
+    ip: IpAddr,
+    _one_of_all: OwnedSemaphorePermit,
+}
+
+impl Limits {
+    fn slot(&self, ip: IpAddr) -> Option<Slot> {
+        let one_of_all = self.all.clone().try_acquire_owned().ok()?;
+        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_ip.entry(ip).or_default();
+        if *count >= HANDSHAKES_PER_IP_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Slot {
+            limits: self.clone(),
+            ip,
+            _one_of_all: one_of_all,
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut by_ip = self.limits.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
