@@ -6,6 +6,7 @@ pub mod api;
 pub mod assignment;
 pub mod canonical;
 pub mod chunk_list;
+pub mod configuration;
 mod digest;
 mod id;
 pub mod join;

@@ -1,0 +1,139 @@
+//! A configuration as its owner writes it: a directory, with or without a `configuration.toml`, resolved into the steps of
+//! a list. docs/configuration.md describes the format.
+
+mod bare;
+mod fault;
+mod names;
+mod order;
+mod places;
+mod value;
+mod written;
+
+use crate::ConfigurationName;
+use crate::list::{STEPS_MAX, Step};
+
+pub use fault::{ConfigurationError, Position};
+
+/// The file that says how the others are used. It is no entry of the list.
+pub const CONFIGURATION_FILE: &str = "configuration.toml";
+/// Seconds after which a step is ended if it does not say otherwise.
+pub const TIMEOUT_SECONDS: u64 = 3_600;
+/// The most seconds that a step may take: a year.
+pub const TIMEOUT_SECONDS_MAX: u64 = 366 * 24 * 3_600;
+
+/// One entry of the directory, but for `configuration.toml` itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreeEntry {
+    /// Relative to the directory, with `/` between names.
+    pub path: String,
+    /// What it is.
+    pub kind: TreeKind,
+}
+
+/// Kinds of entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TreeKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// Bytes.
+        size: u64,
+        /// Its first bytes; two are enough.
+        first: Vec<u8>,
+    },
+    /// A symbolic link.
+    Link,
+}
+
+/// What a configuration comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// Its name.
+    pub name: ConfigurationName,
+    /// What is done, in the order in which it is done.
+    pub steps: Vec<Step>,
+    /// What its owner should know, though it can be published.
+    pub warnings: Vec<String>,
+}
+
+/// Resolves the directory `directory_name` that holds `tree`, sorted by the bytes of the path, and `toml`, the text of its
+/// `configuration.toml`, if it has one. `name` goes before the name in there, which goes before the directory's.
+///
+/// # Errors
+/// All that is wrong at once, in the order in which it is written.
+pub fn resolve(
+    directory_name: &str,
+    toml: Option<&str>,
+    tree: &[TreeEntry],
+    name: Option<&ConfigurationName>,
+) -> Result<Resolved, Vec<ConfigurationError>> {
+    let tree = Tree(tree);
+    let mut errors = Vec::new();
+    let (written_name, steps) = match toml {
+        Some(text) => written::read(text, &tree, &mut errors),
+        None => (None, bare::read(&tree, &mut errors)),
+    };
+    if steps.len() > STEPS_MAX {
+        errors.push(ConfigurationError::new(
+            CONFIGURATION_FILE,
+            format!("it has {} steps; at most {STEPS_MAX} are possible", steps.len()),
+        ));
+    }
+    let name = name.cloned().or(written_name).or_else(|| {
+        directory_name
+            .parse()
+            .map_err(|fault| {
+                let message = format!("its name cannot be the configuration's: {fault}; give one with --name");
+                errors.push(ConfigurationError::new(directory_name, message));
+            })
+            .ok()
+    });
+    match name {
+        Some(name) if errors.is_empty() => Ok(Resolved {
+            name,
+            warnings: places::warnings(&steps, &tree),
+            steps,
+        }),
+        _ => {
+            // What has no position concerns the whole and comes last.
+            errors.sort_by_key(|error| error.at.map_or((1, Position::default()), |at| (0, at)));
+            Err(errors)
+        }
+    }
+}
+
+/// The entries, sorted by the bytes of the path.
+#[derive(Clone, Copy)]
+struct Tree<'a>(&'a [TreeEntry]);
+
+impl<'a> Tree<'a> {
+    fn find(&self, path: &str) -> Option<&'a TreeEntry> {
+        let index = self
+            .0
+            .binary_search_by(|entry| entry.path.as_bytes().cmp(path.as_bytes()))
+            .ok()?;
+        Some(&self.0[index])
+    }
+
+    /// The entry at `path` and all below it.
+    fn under(&self, path: &str) -> impl Iterator<Item = &'a TreeEntry> {
+        // What is below comes after, but not at once: "a-b" stands between "a" and "a/b".
+        let from = self.0.partition_point(|entry| entry.path.as_bytes() < path.as_bytes());
+        self.0[from..]
+            .iter()
+            .take_while({
+                let path = path.to_owned();
+                move |entry| entry.path.starts_with(&path)
+            })
+            .filter({
+                let path = path.to_owned();
+                move |entry| crate::list::is_under(&entry.path, &path)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests;
