@@ -259,3 +259,5 @@ fn key(identity: &Identity) -> PrivateKeyDer<'static> {
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

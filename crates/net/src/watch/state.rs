@@ -207,3 +207,80 @@ impl<'a> Iterator for Attributes<'a> {
 fn aligned(len: usize) -> usize {
     len.next_multiple_of(4)
 }
+
+#[cfg(all(test, target_endian = "little"))]
+mod tests {
+    use super::*;
+
+    /// What the kernel said (Linux 6, `unshare -Urn`) while a pair of veth interfaces v0 and v1 was made and changed.
+    fn recorded() -> Vec<(&'static str, Vec<u8>)> {
+        include_str!("fixtures/veth.txt")
+            .lines()
+            .map(|line| {
+                let (label, hex) = line.split_once(' ').unwrap();
+                (label, data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_links_that_come_up_and_addresses_that_differ_are_changes() {
+        let mut state = State::default();
+        let changes: Vec<_> = recorded()
+            .iter()
+            .filter_map(|(label, datagram)| Some((*label, state.take(datagram).change?)))
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                // Without the other end, v0 did not run.
+                ("v1up", Change::LinkUp),
+                ("v1up", Change::LinkUp),
+                ("addr4", Change::AddressChanged),
+                // The link-local addresses, usable once nobody else claimed them.
+                ("addr4", Change::AddressChanged),
+                ("addr4", Change::AddressChanged),
+                // A new lifetime is no change; a tentative address neither.
+                ("addr6", Change::AddressChanged),
+                ("v1down", Change::AddressChanged),
+                ("del4", Change::AddressChanged),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_dump_says_was_there_before() {
+        let mut state = State::default();
+        for (_, mut datagram) in recorded() {
+            datagram[6] |= NLM_F_MULTI as u8;
+            assert_eq!(state.take(&datagram).change, None);
+        }
+        let again = &recorded()[11].1;
+        assert_eq!(state.take(again).change, None, "and said again it is no change");
+    }
+
+    #[test]
+    fn messages_cut_anywhere_do_no_harm() {
+        for (_, datagram) in recorded() {
+            for end in 0..datagram.len() {
+                State::default().take(&datagram[..end]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_dump_and_errors_are_told() {
+        let mut done = dump_request(NLMSG_DONE, 7);
+        assert_eq!(State::default().take(&done).dump_ended, Some(Ok(7)));
+        done[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        done[16..20].copy_from_slice(&(-16_i32).to_ne_bytes());
+        assert_eq!(State::default().take(&done).dump_ended, Some(Err(-16)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            State::default().take(&bytes);
+        }
+    }
+}
