@@ -6,6 +6,7 @@ mod fault;
 mod names;
 mod order;
 mod places;
+mod step;
 mod value;
 mod written;
 
