@@ -1,1 +1,31 @@
 //! The management server: catalogue, assignments, joining, reports and the origin.
+//!
+//! `RunningServer::start` or `run` with a `ServerConfig`. One HTTPS port serves nodes and operators; `table` says who may
+//! call what, `routes` answers. `catalogue` (what is known) and `blobs` (the bytes) are narrow interfaces; embedded, SQLite
+//! and a directory stand behind them. No state is in memory only, but for when nodes were last heard of.
+
+mod app;
+mod authority;
+mod blobs;
+mod caller;
+mod catalogue;
+mod config;
+mod data;
+mod error;
+mod listener;
+mod near;
+mod progress;
+mod refusal;
+mod request;
+mod routes;
+mod server;
+mod site;
+mod stored;
+mod table;
+mod target;
+
+pub use blobs::BlobsError;
+pub use catalogue::CatalogueError;
+pub use config::{CONNECTIONS_MAX, DEFAULT_PORT, ServerConfig};
+pub use error::ServerError;
+pub use server::{RunningServer, run};

@@ -1,0 +1,310 @@
+//! Everything the server knows apart from the bytes: the narrow interface that a database stands behind.
+//!
+//! Guarantees that every implementation gives, and `suite` checks:
+//! - A method that changes something is one transaction; when it returns, the change is durable.
+//! - `change` grows with every change that a waiting node may have to hear of.
+//! - What a node is assigned changes in the transaction that is the cause of it, and its sequence number grows with it,
+//!   also across a restore from an older copy (it is never below the Unix time of the change).
+//!
+//! Methods block: call them where blocking is allowed.
+
+mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use potluck_model::api::{
+    AudienceKey, Configuration, FleetKey, Labels, Neighbour, NodeState, Progress, Release, Target, Wave,
+};
+use potluck_model::assignment::AssignedRelease;
+use potluck_model::list::Content;
+use potluck_model::trace::Event;
+use potluck_model::{ConfigurationName, Digest, NodeId, UnixSeconds, VersionName};
+
+pub(crate) use sqlite::SqliteCatalogue;
+
+use crate::blobs::{PackId, Stored};
+
+/// The most nodes of one server.
+pub(crate) const NODES_MAX: u64 = 100_000;
+/// The most assignments.
+pub(crate) const ASSIGNMENTS_MAX: u64 = 10_000;
+/// The most tokens that have not expired.
+pub(crate) const TOKENS_MAX: u64 = 100_000;
+/// The events kept of each node; older ones make room.
+pub(crate) const EVENTS_PER_NODE_MAX: u64 = 50_000;
+/// The releases that `configuration` and `configurations` tell of, newest first.
+pub(crate) const RELEASES_TOLD_MAX: u64 = 100;
+
+/// Why the catalogue did not do what was asked. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogueError {
+    /// No room on the disk.
+    #[error("no room left on the disk of the server")]
+    Full,
+    /// Written by a newer version.
+    #[error("the database has format {0}, newer than this version of Potluck knows: update it")]
+    Newer(i64),
+    /// What is stored does not parse.
+    #[error("the database holds something unexpected: {0}")]
+    Damaged(String),
+    /// The database refused or failed.
+    #[error("{0}")]
+    Database(String),
+}
+
+/// Result of the catalogue.
+pub(crate) type Result<T> = std::result::Result<T, CatalogueError>;
+
+/// What the server knows. See the module for what each implementation guarantees.
+pub(crate) trait Catalogue: Send + Sync {
+    /// The number of the last change that a node may have to hear of.
+    fn change(&self) -> Result<u64>;
+    /// The secrets of the fleet.
+    fn keys(&self) -> Result<FleetKeys>;
+
+    /// Where chunks are, in the order of `digests`.
+    fn chunks(&self, digests: &[Digest]) -> Result<Vec<Option<Stored>>>;
+    /// Records the chunks of a pack that is durable already. Chunks that are known stay where they were.
+    fn add_pack(&self, pack: PackId, chunks: Vec<(Digest, Stored)>) -> Result<()>;
+    /// The packs that are recorded.
+    fn packs(&self) -> Result<BTreeSet<PackId>>;
+    /// Bytes of all chunks.
+    fn stored_bytes(&self) -> Result<u64>;
+    /// A file of several chunks that a release names.
+    fn file(&self, digest: &Digest) -> Result<Option<Content>>;
+
+    /// Makes a release visible, whole or not at all. Its content has been checked.
+    fn publish(&self, release: NewRelease) -> Result<Published>;
+    /// All configurations, by name.
+    fn configurations(&self) -> Result<Vec<Configuration>>;
+    /// One configuration with its newest releases.
+    fn configuration(&self, name: &ConfigurationName) -> Result<Option<Configuration>>;
+    /// The release with this number and the one with this name, if there are any.
+    fn releases(&self, name: &ConfigurationName, version: &str) -> Result<Vec<Release>>;
+
+    /// Keeps a token.
+    fn add_token(&self, token: NewToken) -> Result<bool>;
+    /// Uses a token up by one and admits a node. The same key with the same token again gets the same id, at no cost.
+    fn redeem(&self, redemption: Redemption) -> Result<Redeemed>;
+
+    /// A node.
+    fn node(&self, node: NodeId) -> Result<Option<NodeRecord>>;
+    /// All nodes, by id.
+    fn nodes(&self) -> Result<Vec<NodeRecord>>;
+    /// Nodes whose id begins with `text` or whose `hostname` is `text`; at most 10.
+    fn find_nodes(&self, text: &str) -> Result<Vec<NodeId>>;
+    /// Sets a node's labels, and assigns it anew. `false`: there is no such node.
+    fn set_labels(&self, node: NodeId, labels: Labels) -> Result<bool>;
+    /// Sets where a node is and what it says of itself. `false`: there is no such node.
+    fn set_presence(&self, node: NodeId, presence: PresenceRecord) -> Result<bool>;
+    /// Sets when nodes were last heard of.
+    fn set_seen(&self, seen: Vec<(NodeId, UnixSeconds)>) -> Result<()>;
+    /// Other nodes for this one to ask, those of its sites first, of these the ones seen since `since` first; at most
+    /// `limit`, another choice for each node.
+    fn neighbours(&self, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>>;
+    /// How many nodes share a site with this one, itself among them.
+    fn population(&self, node: NodeId) -> Result<u32>;
+
+    /// Assigns. An assignment with the same target is replaced.
+    fn assign(&self, assignment: NewAssignment) -> Result<Option<AssignmentRecord>>;
+    /// Takes assignments back: the one with this number, or those of a configuration. Returns what was taken back.
+    fn unassign(&self, which: Unassign) -> Result<Vec<AssignmentRecord>>;
+    /// All assignments, in the order in which they were made.
+    fn assignments(&self) -> Result<Vec<AssignmentRecord>>;
+    /// Whether the fleet is halted.
+    fn halted(&self) -> Result<bool>;
+    /// Halts the fleet, or lets it go on.
+    fn set_halted(&self, halted: bool) -> Result<()>;
+
+    /// Keeps events of a node, each once, and follows its progress. `None`: there is no such node.
+    fn add_events(&self, node: NodeId, events: Vec<Event>) -> Result<Option<Transition>>;
+    /// Events of a node in the order in which they came: number and event, of numbers above `after`.
+    fn events(&self, node: NodeId, after: u64, list: Option<Digest>, limit: usize) -> Result<Vec<(u64, Event)>>;
+}
+
+/// The secrets of the fleet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FleetKeys {
+    /// Keys of audiences; for now every node belongs to each.
+    pub(crate) audiences: Vec<AudienceKey>,
+    /// Keys for datagrams, the first seals.
+    pub(crate) fleet: Vec<FleetKey>,
+}
+
+/// A release to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRelease {
+    /// What will be told of it.
+    pub(crate) release: Release,
+    /// Its files of several chunks.
+    pub(crate) files: Vec<Content>,
+}
+
+/// What became of a release.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Published {
+    /// It is visible.
+    New(Release),
+    /// It is the newest already.
+    Same(Release),
+    /// Its number is not the next one.
+    Conflict {
+        /// The newest number; 0 if there is none.
+        newest: u64,
+    },
+    /// Another release has its name.
+    VersionTaken {
+        /// The name.
+        version: VersionName,
+        /// The number of the other.
+        release: u64,
+    },
+}
+
+/// A token to be kept.
+#[derive(Clone, Debug)]
+pub(crate) struct NewToken {
+    /// Its hash.
+    pub(crate) hash: Digest,
+    /// How many nodes may join with it.
+    pub(crate) uses: u32,
+    /// When it expires.
+    pub(crate) expires: UnixSeconds,
+    /// Labels for its nodes.
+    pub(crate) labels: Labels,
+}
+
+/// What a joining node presents.
+#[derive(Clone, Debug)]
+pub(crate) struct Redemption {
+    /// Hash of its token.
+    pub(crate) token: Digest,
+    /// Digest of its key.
+    pub(crate) key: Digest,
+    /// Ids to try, in this order.
+    pub(crate) ids: Vec<NodeId>,
+    /// What it says of itself.
+    pub(crate) facts: Labels,
+    /// Labels that it wishes.
+    pub(crate) labels: Labels,
+    /// Now.
+    pub(crate) now: UnixSeconds,
+}
+
+/// What became of a redemption.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Redeemed {
+    /// Admitted.
+    Admitted {
+        /// Its id.
+        node: NodeId,
+        /// Its labels.
+        labels: Labels,
+    },
+    /// There is no such token.
+    Unknown,
+    /// It has expired.
+    Expired,
+    /// It has been used as often as it may.
+    UsedUp,
+    /// The server has `NODES_MAX` nodes.
+    FleetFull,
+}
+
+/// A node as it is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NodeRecord {
+    /// Its id.
+    pub(crate) node: NodeId,
+    /// Digest of its key.
+    pub(crate) key: Digest,
+    /// Labels.
+    pub(crate) labels: Labels,
+    /// Facts.
+    pub(crate) facts: Labels,
+    /// Addresses of its peer port.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Version of its agent; empty before its first presence.
+    pub(crate) version: String,
+    /// When it joined.
+    pub(crate) joined: UnixSeconds,
+    /// When it was last heard of.
+    pub(crate) seen: UnixSeconds,
+    /// Sequence number of what it is assigned.
+    pub(crate) sequence: u64,
+    /// What it is assigned.
+    pub(crate) assigned: Option<AssignedRelease>,
+    /// How far it is.
+    pub(crate) progress: Progress,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug)]
+pub(crate) struct PresenceRecord {
+    /// Addresses of its peer port.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Facts.
+    pub(crate) facts: Labels,
+    /// Version of its agent.
+    pub(crate) version: String,
+    /// The address that its requests come from.
+    pub(crate) source: IpAddr,
+    /// Now.
+    pub(crate) now: UnixSeconds,
+}
+
+/// An assignment to be made. The release exists.
+#[derive(Clone, Debug)]
+pub(crate) struct NewAssignment {
+    /// The configuration.
+    pub(crate) configuration: ConfigurationName,
+    /// The release; none: the newest.
+    pub(crate) release: Option<u64>,
+    /// For whom.
+    pub(crate) target: Target,
+    /// Now.
+    pub(crate) now: UnixSeconds,
+}
+
+/// An assignment as it is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AssignmentRecord {
+    /// Its number.
+    pub(crate) id: u64,
+    /// The configuration.
+    pub(crate) configuration: ConfigurationName,
+    /// The release; none: the newest.
+    pub(crate) release: Option<u64>,
+    /// For whom.
+    pub(crate) target: Target,
+    /// When it was made.
+    pub(crate) made: UnixSeconds,
+    /// The waves.
+    pub(crate) waves: Vec<Wave>,
+    /// Whether it waits.
+    pub(crate) halted: bool,
+}
+
+/// Which assignments are taken back.
+#[derive(Clone, Debug)]
+pub(crate) enum Unassign {
+    /// One.
+    Id(u64),
+    /// All of a configuration.
+    Configuration(ConfigurationName),
+}
+
+/// How a node's state changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Transition {
+    /// Before.
+    pub(crate) before: NodeState,
+    /// After.
+    pub(crate) after: Progress,
+    /// What it is assigned.
+    pub(crate) assigned: Option<AssignedRelease>,
+}

@@ -1,0 +1,254 @@
+//! The catalogue in one SQLite file.
+
+mod assignments;
+mod content;
+mod database;
+mod nodes;
+mod reports;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use potluck_model::api::{AudienceKey, Configuration, FleetKey, Labels, Neighbour, Release};
+use potluck_model::list::Content;
+use potluck_model::trace::Event;
+use potluck_model::{AudienceName, ConfigurationName, Digest, NodeId, UnixSeconds};
+use rusqlite::{Connection, OptionalExtension};
+use serde::de::DeserializeOwned;
+
+use super::{
+    AssignmentRecord, Catalogue, CatalogueError, FleetKeys, NewAssignment, NewRelease, NewToken, NodeRecord,
+    PresenceRecord, Published, Redeemed, Redemption, Result, Transition, Unassign,
+};
+use crate::blobs::{PackId, Stored};
+use database::Database;
+
+/// The version of the schema that this version writes, and the newest it reads.
+const SCHEMA_VERSION: i64 = 1;
+
+/// The catalogue in one SQLite file.
+pub(crate) struct SqliteCatalogue {
+    database: Database,
+}
+
+impl SqliteCatalogue {
+    /// Opens the file, or makes it with fresh keys for the fleet.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let database = Database::open(path)?;
+        database.write(|c| {
+            let version: i64 = c.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if version > SCHEMA_VERSION {
+                return Err(CatalogueError::Newer(version));
+            }
+            if version == 0 {
+                c.execute_batch(include_str!("schema.sql"))?;
+                c.execute(
+                    "INSERT INTO audience_keys VALUES (?, ?)",
+                    (AudienceName::fleet().as_str(), secret()?),
+                )?;
+                c.execute("INSERT INTO fleet_keys VALUES (1, ?)", (secret()?,))?;
+                c.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            Ok(())
+        })?;
+        Ok(Self { database })
+    }
+}
+
+fn secret() -> Result<[u8; 32]> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|fault| CatalogueError::Database(format!("no randomness: {fault}")))?;
+    Ok(key)
+}
+
+fn bump(c: &Connection) -> Result<()> {
+    c.execute("UPDATE settings SET value = value + 1 WHERE name = 'change'", [])?;
+    Ok(())
+}
+
+fn setting(c: &Connection, name: &str) -> Result<u64> {
+    let value: i64 = c
+        .prepare_cached("SELECT value FROM settings WHERE name = ?")?
+        .query_row([name], |row| row.get(0))?;
+    Ok(value as u64)
+}
+
+/// Parses a column that holds JSON.
+fn json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|fault| CatalogueError::Damaged(fault.to_string()))
+}
+
+/// Parses a column that holds a name or the like.
+fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
+    text.parse()
+        .map_err(|fault: T::Err| CatalogueError::Damaged(fault.to_string()))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("records are plain data")
+}
+
+impl Catalogue for SqliteCatalogue {
+    fn change(&self) -> Result<u64> {
+        self.database.read(|c| setting(c, "change"))
+    }
+
+    fn keys(&self) -> Result<FleetKeys> {
+        self.database.read(|c| {
+            let hex = |key: [u8; 32]| data_encoding::HEXLOWER.encode(&key);
+            let mut audiences = Vec::new();
+            let mut statement = c.prepare_cached("SELECT audience, key FROM audience_keys ORDER BY audience")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                audiences.push(AudienceKey {
+                    audience: name(&row.get::<_, String>(0)?)?,
+                    key: hex(row.get(1)?),
+                });
+            }
+            let mut fleet = Vec::new();
+            let mut statement = c.prepare_cached("SELECT epoch, key FROM fleet_keys ORDER BY epoch DESC LIMIT 4")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                fleet.push(FleetKey {
+                    epoch: row.get(0)?,
+                    key: hex(row.get(1)?),
+                });
+            }
+            Ok(FleetKeys { audiences, fleet })
+        })
+    }
+
+    fn chunks(&self, digests: &[Digest]) -> Result<Vec<Option<Stored>>> {
+        self.database.read(|c| content::chunks(c, digests))
+    }
+
+    fn add_pack(&self, pack: PackId, chunks: Vec<(Digest, Stored)>) -> Result<()> {
+        self.database.write(move |c| content::add_pack(c, pack, &chunks))
+    }
+
+    fn packs(&self) -> Result<BTreeSet<PackId>> {
+        self.database.read(content::packs)
+    }
+
+    fn stored_bytes(&self) -> Result<u64> {
+        self.database.read(content::stored_bytes)
+    }
+
+    fn file(&self, digest: &Digest) -> Result<Option<Content>> {
+        self.database.read(|c| content::file(c, digest))
+    }
+
+    fn publish(&self, release: NewRelease) -> Result<Published> {
+        self.database.write(move |c| content::publish(c, &release))
+    }
+
+    fn configurations(&self) -> Result<Vec<Configuration>> {
+        self.database.read(content::configurations)
+    }
+
+    fn configuration(&self, name: &ConfigurationName) -> Result<Option<Configuration>> {
+        self.database.read(|c| content::configuration(c, name))
+    }
+
+    fn releases(&self, name: &ConfigurationName, version: &str) -> Result<Vec<Release>> {
+        self.database.read(|c| content::matching_releases(c, name, version))
+    }
+
+    fn add_token(&self, token: NewToken) -> Result<bool> {
+        self.database.write(move |c| nodes::add_token(c, &token))
+    }
+
+    fn redeem(&self, redemption: Redemption) -> Result<Redeemed> {
+        self.database.write(move |c| nodes::redeem(c, &redemption))
+    }
+
+    fn node(&self, node: NodeId) -> Result<Option<NodeRecord>> {
+        self.database.read(|c| nodes::node(c, node))
+    }
+
+    fn nodes(&self) -> Result<Vec<NodeRecord>> {
+        self.database.read(nodes::nodes)
+    }
+
+    fn find_nodes(&self, text: &str) -> Result<Vec<NodeId>> {
+        self.database.read(|c| nodes::find(c, text))
+    }
+
+    fn set_labels(&self, node: NodeId, labels: Labels) -> Result<bool> {
+        self.database.write(move |c| nodes::set_labels(c, node, &labels))
+    }
+
+    fn set_presence(&self, node: NodeId, presence: PresenceRecord) -> Result<bool> {
+        self.database.write(move |c| nodes::set_presence(c, node, &presence))
+    }
+
+    fn set_seen(&self, seen: Vec<(NodeId, UnixSeconds)>) -> Result<()> {
+        self.database.write(move |c| nodes::set_seen(c, &seen))
+    }
+
+    fn neighbours(&self, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>> {
+        self.database.read(|c| nodes::neighbours(c, node, since, limit))
+    }
+
+    fn population(&self, node: NodeId) -> Result<u32> {
+        self.database.read(|c| nodes::population(c, node))
+    }
+
+    fn assign(&self, assignment: NewAssignment) -> Result<Option<AssignmentRecord>> {
+        self.database.write(move |c| assignments::assign(c, &assignment))
+    }
+
+    fn unassign(&self, which: Unassign) -> Result<Vec<AssignmentRecord>> {
+        self.database.write(move |c| assignments::unassign(c, &which))
+    }
+
+    fn assignments(&self) -> Result<Vec<AssignmentRecord>> {
+        self.database.read(assignments::all)
+    }
+
+    fn halted(&self) -> Result<bool> {
+        self.database.read(|c| Ok(setting(c, "halted")? != 0))
+    }
+
+    fn set_halted(&self, halted: bool) -> Result<()> {
+        self.database.write(move |c| {
+            c.execute("UPDATE settings SET value = ? WHERE name = 'halted'", [halted])?;
+            bump(c)
+        })
+    }
+
+    fn add_events(&self, node: NodeId, events: Vec<Event>) -> Result<Option<Transition>> {
+        self.database.write(move |c| reports::add(c, node, &events))
+    }
+
+    fn events(&self, node: NodeId, after: u64, list: Option<Digest>, limit: usize) -> Result<Vec<(u64, Event)>> {
+        self.database.read(|c| reports::events(c, node, after, list, limit))
+    }
+}
+
+/// `None` where a row does not exist.
+fn optional<T>(result: rusqlite::Result<T>) -> Result<Option<T>> {
+    Ok(result.optional()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_gives_what_a_catalogue_promises() {
+        super::super::suite::catalogue_suite(|path| Box::new(SqliteCatalogue::open(path).unwrap()));
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.db");
+        drop(SqliteCatalogue::open(&path).unwrap());
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 2)
+            .unwrap();
+        assert!(matches!(SqliteCatalogue::open(&path), Err(CatalogueError::Newer(2))));
+    }
+}

@@ -1,0 +1,298 @@
+//! Tokens and nodes in SQLite.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use potluck_model::api::{Labels, Neighbour};
+use potluck_model::assignment::AssignedRelease;
+use potluck_model::{Digest, LabelKey, NodeId, UnixSeconds};
+use rusqlite::{Connection, Row};
+
+use super::{
+    NewToken, NodeRecord, PresenceRecord, Redeemed, Redemption, Result, assignments, bump, json, name, optional,
+    to_json,
+};
+use crate::catalogue::{CatalogueError, NODES_MAX, TOKENS_MAX};
+use crate::progress::Tracker;
+use crate::site;
+
+/// A token's label with this value lets the node choose the value.
+const ANY_VALUE: &str = "*";
+
+pub(super) fn add_token(c: &Connection, token: &NewToken) -> Result<bool> {
+    c.execute(
+        "DELETE FROM tokens WHERE expires < ?",
+        [UnixSeconds::now().0.saturating_sub(7 * 86_400) as i64],
+    )?;
+    let count: i64 = c.query_row("SELECT COUNT(*) FROM tokens", [], |row| row.get(0))?;
+    if count as u64 >= TOKENS_MAX {
+        return Ok(false);
+    }
+    c.execute(
+        "INSERT INTO tokens VALUES (?, ?, ?, ?)",
+        (
+            token.hash.as_bytes(),
+            token.uses,
+            token.expires.0 as i64,
+            to_json(&token.labels),
+        ),
+    )?;
+    Ok(true)
+}
+
+pub(super) fn redeem(c: &Connection, redemption: &Redemption) -> Result<Redeemed> {
+    let token: Option<(u32, i64, String)> = optional(c.query_row(
+        "SELECT uses, expires, labels FROM tokens WHERE hash = ?",
+        [redemption.token.as_bytes()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    ))?;
+    let Some((uses, expires, permitted)) = token else {
+        return Ok(Redeemed::Unknown);
+    };
+    if (expires as u64) < redemption.now.0 {
+        return Ok(Redeemed::Expired);
+    }
+    // The answer to an earlier attempt may have been lost.
+    let known: Option<(i64, String)> = optional(c.query_row(
+        "SELECT id, labels FROM nodes WHERE key = ? AND token = ?",
+        (redemption.key.as_bytes(), redemption.token.as_bytes()),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    ))?;
+    if let Some((id, labels)) = known {
+        return Ok(Redeemed::Admitted {
+            node: NodeId(id as u64),
+            labels: json(&labels)?,
+        });
+    }
+    if uses == 0 {
+        return Ok(Redeemed::UsedUp);
+    }
+    let count: i64 = c.query_row("SELECT COUNT(*) FROM nodes", [], |row| row.get(0))?;
+    if count as u64 >= NODES_MAX {
+        return Ok(Redeemed::FleetFull);
+    }
+    let labels = permit(&json(&permitted)?, &redemption.labels);
+    let node = insert(c, redemption, &labels)?;
+    c.execute(
+        "UPDATE tokens SET uses = uses - 1 WHERE hash = ?",
+        [redemption.token.as_bytes()],
+    )?;
+    assignments::reassign(c, assignments::Scope::Node(node), redemption.now)?;
+    Ok(Redeemed::Admitted { node, labels })
+}
+
+/// The token's labels; where its value is `*`, the node's own.
+fn permit(token: &Labels, wished: &Labels) -> Labels {
+    let value = |(key, value): (&LabelKey, &String)| {
+        if value == ANY_VALUE {
+            wished.get(key).map(|wish| (key.clone(), wish.clone()))
+        } else {
+            Some((key.clone(), value.clone()))
+        }
+    };
+    token.iter().filter_map(value).collect()
+}
+
+fn insert(c: &Connection, redemption: &Redemption, labels: &Labels) -> Result<NodeId> {
+    let mut statement = c.prepare_cached(
+        "INSERT OR IGNORE INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, '[]', '', ?7, ?7, ?7, NULL, NULL, NULL, NULL, ?8, 0)",
+    )?;
+    for id in &redemption.ids {
+        let new = statement.execute((
+            id.0 as i64,
+            redemption.key.as_bytes(),
+            redemption.token.as_bytes(),
+            to_json(labels),
+            to_json(&redemption.facts),
+            hostname(&redemption.facts),
+            redemption.now.0 as i64,
+            to_json(&Tracker::assigned(false)),
+        ))?;
+        if new > 0 {
+            return Ok(*id);
+        }
+    }
+    Err(CatalogueError::Damaged("every id that was tried is taken".into()))
+}
+
+fn hostname(facts: &Labels) -> Option<&str> {
+    let (_, name) = facts.iter().find(|(key, _)| key.as_str() == "hostname")?;
+    Some(name)
+}
+
+const NODE: &str = "id, key, labels, facts, addresses, version, joined, seen, sequence, configuration, release, list,
+    list_size, progress";
+
+pub(super) fn node(c: &Connection, node: NodeId) -> Result<Option<NodeRecord>> {
+    let mut statement = c.prepare_cached(&format!("SELECT {NODE} FROM nodes WHERE id = ?"))?;
+    let mut rows = statement.query([node.0 as i64])?;
+    rows.next()?.map(record).transpose()
+}
+
+pub(super) fn nodes(c: &Connection) -> Result<Vec<NodeRecord>> {
+    let mut statement = c.prepare_cached(&format!("SELECT {NODE} FROM nodes"))?;
+    let mut rows = statement.query([])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(record(row)?);
+    }
+    records.sort_by_key(|record: &NodeRecord| record.node);
+    Ok(records)
+}
+
+fn record(row: &Row<'_>) -> Result<NodeRecord> {
+    let assigned = match row.get::<_, Option<String>>(9)? {
+        None => None,
+        Some(configuration) => Some(AssignedRelease {
+            configuration: name(&configuration)?,
+            release: row.get::<_, i64>(10)? as u64,
+            list: Digest::from_bytes(row.get(11)?),
+            list_size: row.get::<_, i64>(12)? as u64,
+        }),
+    };
+    Ok(NodeRecord {
+        node: NodeId(row.get::<_, i64>(0)? as u64),
+        key: Digest::from_bytes(row.get(1)?),
+        labels: json(&row.get::<_, String>(2)?)?,
+        facts: json(&row.get::<_, String>(3)?)?,
+        addresses: json(&row.get::<_, String>(4)?)?,
+        version: row.get(5)?,
+        joined: UnixSeconds(row.get::<_, i64>(6)? as u64),
+        seen: UnixSeconds(row.get::<_, i64>(7)? as u64),
+        sequence: row.get::<_, i64>(8)? as u64,
+        assigned,
+        progress: json::<Tracker>(&row.get::<_, String>(13)?)?.progress,
+    })
+}
+
+pub(super) fn find(c: &Connection, text: &str) -> Result<Vec<NodeId>> {
+    let mut found = BTreeSet::new();
+    if let Some((low, high)) = id_range(text) {
+        // Ids are stored signed, so a range of them may be two.
+        let mut statement = c.prepare_cached("SELECT id FROM nodes WHERE id BETWEEN ? AND ? LIMIT 10")?;
+        let rows = statement.query_map((low as i64, high as i64), |row| row.get::<_, i64>(0))?;
+        for id in rows {
+            found.insert(NodeId(id? as u64));
+        }
+    }
+    let mut statement = c.prepare_cached("SELECT id FROM nodes WHERE hostname = ? LIMIT 10")?;
+    for id in statement.query_map([text], |row| row.get::<_, i64>(0))? {
+        found.insert(NodeId(id? as u64));
+    }
+    Ok(found.into_iter().take(10).collect())
+}
+
+/// The ids that begin with the hexadecimal digits of `text`, at least one. They have the same sign, since the first digit
+/// has the sign's bit.
+fn id_range(text: &str) -> Option<(u64, u64)> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if text.is_empty() || text.len() > 16 || !text.bytes().all(hex) {
+        return None;
+    }
+    let shift = 4 * (16 - text.len() as u32);
+    let low = u64::from_str_radix(text, 16).ok()? << shift;
+    Some((low, low | (1_u64 << shift) - 1))
+}
+
+pub(super) fn set_labels(c: &Connection, node: NodeId, labels: &Labels) -> Result<bool> {
+    let known = c.execute(
+        "UPDATE nodes SET labels = ? WHERE id = ?",
+        (to_json(labels), node.0 as i64),
+    )?;
+    if known > 0 && assignments::reassign(c, assignments::Scope::Node(node), UnixSeconds::now())? > 0 {
+        bump(c)?;
+    }
+    Ok(known > 0)
+}
+
+pub(super) fn set_presence(c: &Connection, node: NodeId, presence: &PresenceRecord) -> Result<bool> {
+    let id = node.0 as i64;
+    let known = c.execute(
+        "UPDATE nodes SET addresses = ?2, facts = ?3, hostname = ?4, version = ?5, seen = ?6 WHERE id = ?1",
+        (
+            id,
+            to_json(&presence.addresses),
+            to_json(&presence.facts),
+            hostname(&presence.facts),
+            &presence.version,
+            presence.now.0 as i64,
+        ),
+    )?;
+    if known == 0 {
+        return Ok(false);
+    }
+    c.execute("DELETE FROM sites WHERE node = ?", [id])?;
+    if !presence.addresses.is_empty() {
+        for site in site::keys(&presence.addresses, presence.source) {
+            c.execute("INSERT INTO sites VALUES (?, ?)", (site, id))?;
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn set_seen(c: &Connection, seen: &[(NodeId, UnixSeconds)]) -> Result<()> {
+    let mut update = c.prepare_cached("UPDATE nodes SET seen = ?2 WHERE id = ?1 AND seen < ?2")?;
+    for (node, at) in seen {
+        update.execute((node.0 as i64, at.0 as i64))?;
+    }
+    Ok(())
+}
+
+/// Nodes are taken from the ring of ids, from a place on that differs from node to node: ids are random, so that is a
+/// random choice, and the index yields it without looking at the others.
+pub(super) fn neighbours(c: &Connection, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>> {
+    let id = node.0 as i64;
+    let start = ring_start(node);
+    let mut statement = c.prepare_cached("SELECT site FROM sites WHERE node = ?")?;
+    let sites: Vec<String> = statement
+        .query_map([id], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let lately = (since.0 as i64, i64::MAX);
+    let earlier = (i64::MIN, since.0 as i64 - 1);
+    let in_site = "SELECT n.id, n.addresses FROM sites s JOIN nodes n ON n.id = s.node
+        WHERE s.site = ?1 AND s.node BETWEEN ?2 AND ?3 AND s.node <> ?4 AND n.seen BETWEEN ?5 AND ?6
+        ORDER BY s.node LIMIT ?7";
+    let anywhere = "SELECT n.id, n.addresses FROM nodes n
+        WHERE ?1 = '' AND n.id BETWEEN ?2 AND ?3 AND n.id <> ?4 AND n.seen BETWEEN ?5 AND ?6 AND n.addresses <> '[]'
+        ORDER BY n.id LIMIT ?7";
+    let mut chosen: Vec<Neighbour> = Vec::new();
+    let mut take = |sql: &str, site: &str, seen: (i64, i64)| -> Result<()> {
+        for (from, to) in [(start, i64::MAX), (i64::MIN, start.saturating_sub(1))] {
+            // What is chosen already may come again from another query, so ask for as many as could be needed.
+            let mut statement = c.prepare_cached(sql)?;
+            let mut rows = statement.query((site, from, to, id, seen.0, seen.1, limit as i64))?;
+            while let Some(row) = rows.next()?
+                && chosen.len() < limit
+            {
+                let other = NodeId(row.get::<_, i64>(0)? as u64);
+                if !chosen.iter().any(|known| known.node == other) {
+                    let addresses: Vec<SocketAddr> = json(&row.get::<_, String>(1)?)?;
+                    chosen.push(Neighbour { node: other, addresses });
+                }
+            }
+        }
+        Ok(())
+    };
+    for seen in [lately, earlier] {
+        for site in &sites {
+            take(in_site, site, seen)?;
+        }
+    }
+    take(anywhere, "", lately)?;
+    Ok(chosen)
+}
+
+fn ring_start(node: NodeId) -> i64 {
+    let digest = Digest::of(&node.0.to_be_bytes());
+    i64::from_be_bytes(*digest.as_bytes().first_chunk::<8>().expect("a digest has 32 bytes"))
+}
+
+pub(super) fn population(c: &Connection, node: NodeId) -> Result<u32> {
+    let count: u32 = c
+        .prepare_cached(
+            "SELECT COALESCE(MAX(count), 0) FROM (
+                SELECT COUNT(*) AS count FROM sites WHERE site IN (SELECT site FROM sites WHERE node = ?) GROUP BY site)",
+        )?
+        .query_row([node.0 as i64], |row| row.get(0))?;
+    Ok(count.max(1))
+}

@@ -1,0 +1,51 @@
+-- Version 1. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
+
+-- Single values: `change`, `halted`.
+CREATE TABLE settings (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO settings VALUES ('change', 1), ('halted', 0);
+
+-- Secrets of the fleet: keys of audiences (by name), and keys for datagrams (by epoch).
+CREATE TABLE audience_keys (audience TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE fleet_keys (epoch INTEGER PRIMARY KEY, key BLOB NOT NULL);
+
+CREATE TABLE packs (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+CREATE TABLE chunks (
+    digest BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Files of several chunks that some release names.
+CREATE TABLE files (digest BLOB PRIMARY KEY, size INTEGER NOT NULL, chunks BLOB NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE releases (
+    configuration TEXT NOT NULL, release INTEGER NOT NULL, version TEXT, list BLOB NOT NULL, list_size INTEGER NOT NULL,
+    files INTEGER NOT NULL, bytes INTEGER NOT NULL, published INTEGER NOT NULL,
+    PRIMARY KEY (configuration, release)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX releases_by_version ON releases (configuration, version) WHERE version IS NOT NULL;
+
+CREATE TABLE assignments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, configuration TEXT NOT NULL, release INTEGER, target TEXT NOT NULL UNIQUE,
+    made INTEGER NOT NULL, waves TEXT NOT NULL, halted INTEGER NOT NULL
+);
+
+CREATE TABLE tokens (hash BLOB PRIMARY KEY, uses INTEGER NOT NULL, expires INTEGER NOT NULL, labels TEXT NOT NULL)
+    WITHOUT ROWID;
+
+CREATE TABLE nodes (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL, token BLOB NOT NULL, labels TEXT NOT NULL, facts TEXT NOT NULL,
+    hostname TEXT, addresses TEXT NOT NULL, version TEXT NOT NULL, joined INTEGER NOT NULL, seen INTEGER NOT NULL,
+    -- What it is assigned: set in the transaction that is the cause.
+    sequence INTEGER NOT NULL, configuration TEXT, release INTEGER, list BLOB, list_size INTEGER,
+    -- From its events.
+    progress TEXT NOT NULL, last_event INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX nodes_by_key ON nodes (key, token);
+CREATE INDEX nodes_by_hostname ON nodes (hostname);
+-- Sites of nodes that have said where they are.
+CREATE TABLE sites (site TEXT NOT NULL, node INTEGER NOT NULL, PRIMARY KEY (site, node)) WITHOUT ROWID;
+CREATE INDEX sites_by_node ON sites (node);
+
+CREATE TABLE events (
+    node INTEGER NOT NULL, number INTEGER NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, list BLOB,
+    event TEXT NOT NULL, PRIMARY KEY (node, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX events_by_seq ON events (node, boot, seq);

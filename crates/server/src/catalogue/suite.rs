@@ -1,0 +1,485 @@
+//! The tests that every catalogue must pass.
+
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+
+use potluck_model::api::{Labels, NodeState, Release, Target};
+use potluck_model::list::Content;
+use potluck_model::trace::{Cause, Event, Recap, What};
+use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds};
+
+use super::{
+    Catalogue, EVENTS_PER_NODE_MAX, NewAssignment, NewRelease, NewToken, PresenceRecord, Published, Redeemed,
+    Redemption, Unassign,
+};
+use crate::blobs::{PackId, Stored};
+
+const NOW: UnixSeconds = UnixSeconds(1_000);
+
+/// Runs every test against catalogues that `open` opens or makes at a path.
+pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
+    let tests: [(&str, fn(&dyn Catalogue)); 13] = [
+        ("chunks stay where they were first", chunks_stay_where_they_were_first),
+        ("releases follow one another", releases_follow_one_another),
+        (
+            "a release's files are known with it",
+            files_are_known_with_their_release,
+        ),
+        ("tokens are used up and expire", tokens_are_used_up_and_expire),
+        ("one of many gets a single use", one_of_many_gets_a_single_use),
+        ("the same key joins once", the_same_key_joins_once),
+        ("labels need permission", labels_need_permission),
+        ("nodes are found", nodes_are_found),
+        ("the newest release is followed", the_newest_release_is_followed),
+        (
+            "sequences grow with what is assigned",
+            sequences_grow_with_what_is_assigned,
+        ),
+        ("a target has one assignment", a_target_has_one_assignment),
+        ("events count once and are bounded", events_count_once_and_are_bounded),
+        ("neighbours are of the site first", neighbours_are_of_the_site_first),
+    ];
+    for (name, test) in tests {
+        println!("{name}");
+        let dir = tempfile::tempdir().unwrap();
+        test(open(&dir.path().join("catalogue")).as_ref());
+    }
+    everything_survives_a_restart(&open);
+}
+
+fn label(key: &str, value: &str) -> Labels {
+    Labels::from([(key.parse().unwrap(), value.to_owned())])
+}
+
+fn token(c: &dyn Catalogue, name: &[u8], uses: u32, labels: Labels) -> Digest {
+    let hash = Digest::of(name);
+    let new = NewToken {
+        hash,
+        uses,
+        expires: UnixSeconds(NOW.0 + 100),
+        labels,
+    };
+    assert!(c.add_token(new).unwrap());
+    hash
+}
+
+fn redemption(token: Digest, node: u64) -> Redemption {
+    Redemption {
+        token,
+        key: Digest::of(&node.to_be_bytes()),
+        ids: vec![NodeId(node)],
+        facts: label("hostname", &format!("host-{node}")),
+        labels: Labels::new(),
+        now: NOW,
+    }
+}
+
+fn join(c: &dyn Catalogue, node: u64, labels: Labels) -> NodeId {
+    let token = token(c, &node.to_be_bytes(), 1, labels);
+    match c.redeem(redemption(token, node)).unwrap() {
+        Redeemed::Admitted { node, .. } => node,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn release(name: &str, number: u64) -> NewRelease {
+    NewRelease {
+        release: Release {
+            configuration: name.parse().unwrap(),
+            release: number,
+            version: None,
+            list: Digest::of(format!("{name} {number}").as_bytes()),
+            list_size: 10,
+            files: 1,
+            bytes: 20,
+            published: NOW,
+        },
+        files: Vec::new(),
+    }
+}
+
+fn publish(c: &dyn Catalogue, name: &str, number: u64) {
+    let published = c.publish(release(name, number)).unwrap();
+    assert!(matches!(published, Published::New(_)), "{published:?}");
+}
+
+fn assign(c: &dyn Catalogue, name: &str, release: Option<u64>, target: Target) -> u64 {
+    let new = NewAssignment {
+        configuration: name.parse().unwrap(),
+        release,
+        target,
+        now: NOW,
+    };
+    c.assign(new).unwrap().unwrap().id
+}
+
+fn assigned(c: &dyn Catalogue, node: NodeId) -> Option<(String, u64)> {
+    let assigned = c.node(node).unwrap().unwrap().assigned?;
+    Some((assigned.configuration.to_string(), assigned.release))
+}
+
+fn chunks_stay_where_they_were_first(c: &dyn Catalogue) {
+    let at = |pack, offset| Stored {
+        pack: PackId(pack),
+        offset,
+        len: 5,
+    };
+    let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+    let high = u64::MAX;
+    c.add_pack(PackId(high), vec![(a, at(high, 8))]).unwrap();
+    c.add_pack(PackId(2), vec![(a, at(2, 8)), (b, at(2, 49))]).unwrap();
+    assert_eq!(
+        c.chunks(&[b, Digest::of(b"c"), a]).unwrap(),
+        [Some(at(2, 49)), None, Some(at(high, 8))]
+    );
+    assert_eq!(c.stored_bytes().unwrap(), 10, "a chunk counts once");
+    assert_eq!(
+        c.packs().unwrap().into_iter().collect::<Vec<_>>(),
+        [PackId(2), PackId(high)]
+    );
+}
+
+fn releases_follow_one_another(c: &dyn Catalogue) {
+    let web = "web".parse().unwrap();
+    assert_eq!(c.publish(release("web", 2)).unwrap(), Published::Conflict { newest: 0 });
+    assert_eq!(c.configuration(&web).unwrap(), None);
+    publish(c, "web", 1);
+    let first = release("web", 1);
+    assert_eq!(c.publish(first.clone()).unwrap(), Published::Same(first.release));
+    let mut other = release("web", 1);
+    other.release.list = Digest::of(b"another");
+    assert_eq!(c.publish(other).unwrap(), Published::Conflict { newest: 1 });
+    let mut named = release("web", 2);
+    named.release.version = Some("2026.1".parse().unwrap());
+    assert!(matches!(c.publish(named).unwrap(), Published::New(_)));
+    let mut again = release("web", 3);
+    again.release.version = Some("2026.1".parse().unwrap());
+    assert!(matches!(
+        c.publish(again).unwrap(),
+        Published::VersionTaken { release: 2, .. }
+    ));
+    publish(c, "db", 1);
+    let told: Vec<(String, Vec<u64>)> = c
+        .configurations()
+        .unwrap()
+        .into_iter()
+        .map(|one| (one.name.to_string(), one.releases.iter().map(|r| r.release).collect()))
+        .collect();
+    assert_eq!(told, [("db".to_owned(), vec![1]), ("web".to_owned(), vec![2, 1])]);
+    let numbers = |text| -> Vec<u64> {
+        let found = c.releases(&web, text).unwrap();
+        found.iter().map(|release| release.release).collect()
+    };
+    assert_eq!(numbers("2026.1"), [2]);
+    assert_eq!(numbers("1"), [1]);
+    assert!(numbers("3").is_empty() && numbers("-1").is_empty());
+}
+
+fn files_are_known_with_their_release(c: &dyn Catalogue) {
+    let content = Content {
+        digest: Digest::of(b"big"),
+        size: 1 << 40,
+        chunks: Some(Digest::of(b"chunk list")),
+    };
+    let mut new = release("web", 2);
+    new.files.push(content);
+    assert!(matches!(c.publish(new.clone()).unwrap(), Published::Conflict { .. }));
+    assert_eq!(
+        c.file(&content.digest).unwrap(),
+        None,
+        "nothing of a release that was refused stays"
+    );
+    new.release.release = 1;
+    assert!(matches!(c.publish(new).unwrap(), Published::New(_)));
+    assert_eq!(c.file(&content.digest).unwrap(), Some(content));
+}
+
+fn tokens_are_used_up_and_expire(c: &dyn Catalogue) {
+    let token = token(c, b"token", 2, Labels::new());
+    assert_eq!(c.redeem(redemption(Digest::of(b"x"), 1)).unwrap(), Redeemed::Unknown);
+    for node in [1, 2] {
+        assert!(matches!(
+            c.redeem(redemption(token, node)).unwrap(),
+            Redeemed::Admitted { .. }
+        ));
+    }
+    assert_eq!(c.redeem(redemption(token, 3)).unwrap(), Redeemed::UsedUp);
+    let mut late = redemption(token, 1);
+    late.now = UnixSeconds(NOW.0 + 101);
+    assert_eq!(c.redeem(late).unwrap(), Redeemed::Expired);
+    assert_eq!(c.nodes().unwrap().len(), 2);
+}
+
+fn one_of_many_gets_a_single_use(c: &dyn Catalogue) {
+    let token = token(c, b"token", 1, Labels::new());
+    let barrier = Arc::new(Barrier::new(8));
+    let admitted = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|node| {
+                let barrier = barrier.clone();
+                scope.spawn(move || {
+                    barrier.wait();
+                    matches!(c.redeem(redemption(token, node)).unwrap(), Redeemed::Admitted { .. })
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .filter_map(|thread| thread.join().unwrap().then_some(()))
+            .count()
+    });
+    assert_eq!(admitted, 1);
+    assert_eq!(c.nodes().unwrap().len(), 1);
+}
+
+fn the_same_key_joins_once(c: &dyn Catalogue) {
+    let token = token(c, b"token", 1, Labels::new());
+    let first = c.redeem(redemption(token, 1)).unwrap();
+    let mut again = redemption(token, 1);
+    again.ids = vec![NodeId(77)];
+    assert_eq!(
+        c.redeem(again).unwrap(),
+        first,
+        "the answer to the first may have been lost"
+    );
+    let other = self::token(c, b"other", 2, Labels::new());
+    let mut taken = redemption(other, 2);
+    taken.ids = vec![NodeId(1), NodeId(5)];
+    assert!(matches!(
+        c.redeem(taken).unwrap(),
+        Redeemed::Admitted { node: NodeId(5), .. }
+    ));
+}
+
+fn labels_need_permission(c: &dyn Catalogue) {
+    let mut permitted = label("role", "web");
+    permitted.extend(label("rack", "*"));
+    permitted.extend(label("row", "*"));
+    let token = token(c, b"token", 1, permitted);
+    let mut request = redemption(token, 1);
+    request.labels = label("role", "db");
+    request.labels.extend(label("rack", "7"));
+    request.labels.extend(label("site", "hq"));
+    let mut wanted = label("role", "web");
+    wanted.extend(label("rack", "7"));
+    let admitted = c.redeem(request).unwrap();
+    assert_eq!(
+        admitted,
+        Redeemed::Admitted {
+            node: NodeId(1),
+            labels: wanted.clone()
+        }
+    );
+    assert_eq!(c.node(NodeId(1)).unwrap().unwrap().labels, wanted);
+}
+
+fn nodes_are_found(c: &dyn Catalogue) {
+    for node in [0xab00_0000_0000_0001, 0xab00_0000_0000_0002, 0x0c00_0000_0000_0003] {
+        join(c, node, Labels::new());
+    }
+    let find = |text: &str| {
+        c.find_nodes(text)
+            .unwrap()
+            .iter()
+            .map(|node| node.0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(find("ab").len(), 2);
+    assert_eq!(find("ab00000000000002"), [0xab00_0000_0000_0002]);
+    assert_eq!(find("0"), [0x0c00_0000_0000_0003]);
+    assert_eq!(
+        find(&format!("host-{}", 0x0c00_0000_0000_0003_u64)),
+        [0x0c00_0000_0000_0003]
+    );
+    assert!(find("").is_empty() && find("zz").is_empty() && find("ab000000000000000").is_empty());
+    let ids: Vec<u64> = c.nodes().unwrap().iter().map(|node| node.node.0).collect();
+    assert!(ids.is_sorted());
+    assert!(!c.set_labels(NodeId(9), Labels::new()).unwrap());
+}
+
+fn the_newest_release_is_followed(c: &dyn Catalogue) {
+    publish(c, "web", 1);
+    publish(c, "db", 1);
+    let node = join(c, 1, label("role", "web"));
+    assert_eq!(assigned(c, node), None);
+    assign(c, "web", None, Target::All);
+    assert_eq!(assigned(c, node), Some(("web".into(), 1)));
+    let late = join(c, 2, Labels::new());
+    assert_eq!(assigned(c, late), Some(("web".into(), 1)), "who joins later as well");
+    let change = c.change().unwrap();
+    publish(c, "web", 2);
+    assert!(c.change().unwrap() > change);
+    assert_eq!(assigned(c, node), Some(("web".into(), 2)));
+    assign(c, "web", Some(1), Target::Where("role=web".into()));
+    assert_eq!(assigned(c, node), Some(("web".into(), 1)));
+    publish(c, "web", 3);
+    assert_eq!(assigned(c, node), Some(("web".into(), 1)), "a pinned release stays");
+    assert_eq!(assigned(c, late), Some(("web".into(), 3)));
+    assert!(c.set_labels(late, label("role", "web")).unwrap());
+    assert_eq!(assigned(c, late), Some(("web".into(), 1)));
+    assign(c, "db", None, Target::Node(late));
+    assert_eq!(assigned(c, late), Some(("db".into(), 1)));
+    let taken = c.unassign(Unassign::Configuration("web".parse().unwrap())).unwrap();
+    assert_eq!(taken.len(), 2);
+    assert_eq!(assigned(c, node), None);
+    assert_eq!(assigned(c, late), Some(("db".into(), 1)));
+}
+
+fn sequences_grow_with_what_is_assigned(c: &dyn Catalogue) {
+    let node = join(c, 1, Labels::new());
+    let sequence = || c.node(node).unwrap().unwrap().sequence;
+    publish(c, "web", 1);
+    assert_eq!(sequence(), NOW.0, "that of joining");
+    assign(c, "web", None, Target::All);
+    let first = sequence();
+    assert!(
+        first >= NOW.0,
+        "never below the time, so that a restored copy is not behind"
+    );
+    publish(c, "db", 1);
+    assign(c, "web", Some(1), Target::All);
+    assert_eq!(sequence(), first, "the same release by another assignment is no change");
+    publish(c, "web", 2);
+    assert_eq!(sequence(), first, "pinned");
+    let id = assign(c, "web", None, Target::All);
+    let second = sequence();
+    assert!(second > first);
+    assert_eq!(c.unassign(Unassign::Id(id)).unwrap().len(), 1);
+    assert!(sequence() > second, "being unassigned is a change as well");
+    assert!(c.unassign(Unassign::Id(id)).unwrap().is_empty());
+    let change = c.change().unwrap();
+    c.set_halted(true).unwrap();
+    assert!(c.halted().unwrap() && c.change().unwrap() > change);
+}
+
+fn a_target_has_one_assignment(c: &dyn Catalogue) {
+    publish(c, "web", 1);
+    let first = assign(c, "web", None, Target::All);
+    let other = assign(c, "web", None, Target::Where("a=b".into()));
+    let second = assign(c, "web", Some(1), Target::All);
+    assert!(second > other && other > first);
+    let all = c.assignments().unwrap();
+    assert_eq!(all.iter().map(|one| one.id).collect::<Vec<_>>(), [other, second]);
+    assert_eq!(all[1].release, Some(1));
+    assert!(all[1].waves[0].started && all[1].waves[0].percent == 100);
+}
+
+fn event(seq: u64, list: Option<Digest>, what: What) -> Event {
+    Event {
+        boot: 1,
+        seq,
+        at: UnixMicros(seq),
+        list,
+        what,
+    }
+}
+
+fn events_count_once_and_are_bounded(c: &dyn Catalogue) {
+    let node = join(c, 1, Labels::new());
+    publish(c, "web", 1);
+    assign(c, "web", None, Target::All);
+    let progress = || c.node(node).unwrap().unwrap().progress;
+    assert_eq!(progress().state, NodeState::Waiting);
+    let list = c.node(node).unwrap().unwrap().assigned.unwrap().list;
+    let asked = || What::ListRequested { cause: Cause::Start };
+    let executed = What::Executed {
+        recap: Recap::default(),
+    };
+    let report = vec![event(1, None, asked()), event(2, Some(list), executed)];
+    assert!(c.add_events(NodeId(99), report.clone()).unwrap().is_none());
+    let transition = c.add_events(node, report.clone()).unwrap().unwrap();
+    assert_eq!(
+        (transition.before, transition.after.state),
+        (NodeState::Waiting, NodeState::Converged)
+    );
+    let again = c.add_events(node, report.clone()).unwrap().unwrap();
+    assert_eq!(again.before, NodeState::Converged);
+    assert_eq!(
+        c.events(node, 0, None, 10).unwrap(),
+        [(1, report[0].clone()), (2, report[1].clone())]
+    );
+    assert_eq!(c.events(node, 0, Some(list), 10).unwrap(), [(2, report[1].clone())]);
+    assert_eq!(c.events(node, 1, None, 10).unwrap().len(), 1);
+    assert_eq!(c.events(node, 0, None, 1).unwrap().len(), 1);
+    assert_eq!(progress().state, NodeState::Converged);
+    let more = (3..EVENTS_PER_NODE_MAX + 103).map(|seq| event(seq, None, asked()));
+    for part in more.collect::<Vec<_>>().chunks(20_000) {
+        c.add_events(node, part.to_vec()).unwrap();
+    }
+    let kept = c.events(node, 0, None, usize::MAX >> 1).unwrap();
+    assert_eq!(kept.len() as u64, EVENTS_PER_NODE_MAX, "the oldest made room");
+    assert_eq!(kept.last().unwrap().1.seq, EVENTS_PER_NODE_MAX + 102);
+    publish(c, "web", 2);
+    assert_eq!(progress().state, NodeState::Waiting, "a new release begins anew");
+}
+
+fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
+    let here = |node: u64, site: u8, now: u64| {
+        join(c, node, Labels::new());
+        let address = format!("10.0.{site}.{node}:7443");
+        let record = PresenceRecord {
+            addresses: vec![address.parse().unwrap()],
+            facts: Labels::new(),
+            version: "1".into(),
+            source: format!("10.0.{site}.{node}").parse().unwrap(),
+            now: UnixSeconds(now),
+        };
+        assert!(c.set_presence(NodeId(node), record).unwrap());
+    };
+    for node in 1..=20 {
+        here(node, 1, 5_000);
+    }
+    for node in 21..=24 {
+        here(node, 2, 5_000);
+    }
+    here(25, 2, 4_000);
+    join(c, 26, Labels::new());
+    let since = UnixSeconds(4_500);
+    let of = |node: u64, limit| -> Vec<u64> {
+        let found = c.neighbours(NodeId(node), since, limit).unwrap();
+        found.iter().map(|neighbour| neighbour.node.0).collect()
+    };
+    let first = of(1, 8);
+    assert_eq!(first.len(), 8);
+    assert!(first.iter().all(|node| (2..=20).contains(node)), "{first:?}");
+    assert_eq!(first, of(1, 8), "the same question gets the same answer");
+    let choices: std::collections::BTreeSet<Vec<u64>> = (1..=20).map(|node| of(node, 8)).collect();
+    assert!(choices.len() > 5, "nodes get different neighbours");
+    let second = of(21, 16);
+    assert_eq!(second.len(), 16);
+    let mut site = second[..4].to_vec();
+    site.sort_unstable();
+    assert_eq!(site, [22, 23, 24, 25], "all of the site before others");
+    assert_eq!(second[3], 25, "who was not heard of lately comes last");
+    assert!(of(26, 40).len() == 24 && !of(26, 40).contains(&25));
+    assert_eq!(c.population(NodeId(1)).unwrap(), 20);
+    assert_eq!(c.population(NodeId(26)).unwrap(), 1);
+    c.set_seen(vec![(NodeId(25), UnixSeconds(4_600)), (NodeId(24), UnixSeconds(1))])
+        .unwrap();
+    assert_eq!(c.node(NodeId(25)).unwrap().unwrap().seen, UnixSeconds(4_600));
+    assert_eq!(
+        c.node(NodeId(24)).unwrap().unwrap().seen,
+        UnixSeconds(5_000),
+        "never backwards"
+    );
+}
+
+fn everything_survives_a_restart(open: &impl Fn(&Path) -> Box<dyn Catalogue>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    let before = open(&path);
+    let keys = before.keys().unwrap();
+    assert_eq!(keys.audiences.len(), 1);
+    assert_eq!(keys.fleet[0].epoch, 1);
+    publish(before.as_ref(), "web", 1);
+    let node = join(before.as_ref(), 7, label("role", "web"));
+    assign(before.as_ref(), "web", None, Target::All);
+    let (record, change) = (before.node(node).unwrap(), before.change().unwrap());
+    drop(before);
+    let after = open(&path);
+    assert_eq!(after.keys().unwrap(), keys);
+    assert_eq!(after.node(node).unwrap(), record);
+    assert_eq!(after.change().unwrap(), change);
+    let other = open(&dir.path().join("other"));
+    assert_ne!(other.keys().unwrap(), keys, "each fleet has keys of its own");
+}

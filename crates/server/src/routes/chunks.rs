@@ -1,0 +1,188 @@
+//! Chunks in bulk: downloads for nodes, uploads for operators.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use potluck_model::Digest;
+use tokio::sync::mpsc;
+
+use crate::app::{App, turn};
+use crate::blobs::{Intake, Stored};
+use crate::refusal::Refusal;
+use crate::request::{CallingNode, CallingOperator, Incoming};
+use crate::stored::{GROUP_BYTES, VERIFIED_BYTES_MAX, framed, outgoing, room};
+
+/// Chunks that are looked up at once.
+const LOOKUP_BATCH: usize = 512;
+/// Pieces of an upload between the network and the disk.
+const UPLOAD_QUEUE: usize = 16;
+const OCTETS: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/octet-stream");
+
+pub(super) async fn missing(State(app): State<Arc<App>>, body: Incoming) -> Result<Response, Refusal> {
+    let digests = digests(&body.whole().await?)?;
+    let found = app.blocking(move |app| Ok(app.catalogue.chunks(&digests)?)).await?;
+    let answer: Vec<u8> = found.iter().map(|stored| u8::from(stored.is_none())).collect();
+    Ok(([OCTETS], answer).into_response())
+}
+
+pub(super) async fn upload(
+    State(app): State<Arc<App>>,
+    CallingOperator(operator): CallingOperator,
+    mut body: Incoming,
+) -> Result<StatusCode, Refusal> {
+    let _turn = turn(&app.uploads).await?;
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(UPLOAD_QUEUE);
+    let keeper = app.clone();
+    // Holds its thread for the whole upload: there are few of them.
+    let kept = tokio::task::spawn_blocking(move || -> Result<(usize, u64), Refusal> {
+        let mut intake = Intake::new(keeper.catalogue.as_ref(), keeper.blobs.as_ref());
+        loop {
+            match pieces.blocking_recv() {
+                Some(bytes) if bytes.is_empty() => return Ok(intake.finish()?),
+                Some(bytes) => intake.feed(&bytes)?,
+                None => return Err(Refusal::bad("the upload broke off")),
+            }
+        }
+    });
+    loop {
+        let piece = body.next().await?;
+        // An empty piece says that all were sent; if the body breaks off, the channel closes without one.
+        let last = piece.is_none();
+        let piece = match piece {
+            Some(piece) if piece.is_empty() => continue,
+            piece => piece.unwrap_or_default(),
+        };
+        if sender.send(piece).await.is_err() || last {
+            break;
+        }
+    }
+    drop(sender);
+    let (count, bytes) = kept.await.map_err(|fault| Refusal::internal(&fault))??;
+    if count > 0 {
+        tracing::debug!(%operator, count, bytes, "chunks uploaded");
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn download(
+    State(app): State<Arc<App>>,
+    CallingNode(_): CallingNode,
+    body: Incoming,
+) -> Result<Response, Refusal> {
+    let digests = digests(&body.whole().await?)?;
+    Ok(([OCTETS], streamed(|pieces| send_chunks(app, digests, pieces))).into_response())
+}
+
+/// Where a producer puts what is to be sent.
+pub(super) type Pieces = mpsc::Sender<Result<Bytes, std::io::Error>>;
+
+/// A body that `produce` fills while it is being sent; it waits for the network, and ends when the receiver is gone.
+pub(super) fn streamed<F>(produce: impl FnOnce(Pieces) -> F) -> Body
+where
+    F: Future<Output = Result<(), Refusal>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(1);
+    let last = sender.clone();
+    let producer = produce(sender);
+    tokio::spawn(async move {
+        if producer.await.is_err() {
+            // Too late for a status: cutting the body short is what says that it is not whole.
+            let _ = last
+                .send(Err(std::io::Error::other("the server could not read on")))
+                .await;
+        }
+    });
+    Body::from_stream(stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    }))
+}
+
+async fn send_chunks(app: Arc<App>, digests: Vec<Digest>, pieces: Pieces) -> Result<(), Refusal> {
+    for batch in digests.chunks(LOOKUP_BATCH) {
+        let batch = batch.to_vec();
+        let found: Vec<(Digest, Option<Stored>)> = app
+            .blocking(move |app| {
+                let found = app.catalogue.chunks(&batch)?;
+                Ok(batch.into_iter().zip(found).collect())
+            })
+            .await?;
+        let mut rest = found.as_slice();
+        while !rest.is_empty() {
+            let (count, bytes) = group(rest);
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            if let [(digest, Some(stored))] = now
+                && stored.len > VERIFIED_BYTES_MAX
+            {
+                let length = Bytes::copy_from_slice(&stored.len.to_be_bytes());
+                if pieces.send(Ok(length)).await.is_err() {
+                    return Ok(());
+                }
+                let whole = (stored.offset, u64::from(stored.len));
+                if !send_span(&app, *stored, whole, &pieces).await? {
+                    tracing::debug!(%digest, "a receiver went away");
+                    return Ok(());
+                }
+                continue;
+            }
+            let room = room(&app, bytes).await?;
+            let now = now.to_vec();
+            let bytes = app.blocking(move |app| Ok(framed(app, &now))).await?;
+            if pieces.send(Ok(outgoing(bytes, room))).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many chunks are read together, and their bytes; one that is sent in pieces stands alone.
+fn group(chunks: &[(Digest, Option<Stored>)]) -> (usize, u64) {
+    let mut bytes = 0;
+    for (index, (_, stored)) in chunks.iter().enumerate() {
+        let len = stored.map_or(0, |stored| stored.len);
+        if index > 0 && (bytes >= GROUP_BYTES || len > VERIFIED_BYTES_MAX) {
+            return (index, bytes);
+        }
+        bytes += u64::from(len) + 4;
+        if len > VERIFIED_BYTES_MAX {
+            return (1, bytes);
+        }
+    }
+    (chunks.len(), bytes)
+}
+
+/// Sends `len` bytes of a pack from `offset` on. `false`: nobody takes them.
+pub(super) async fn send_span(
+    app: &Arc<App>,
+    stored: Stored,
+    (mut offset, mut len): (u64, u64),
+    pieces: &Pieces,
+) -> Result<bool, Refusal> {
+    while len > 0 {
+        let now = len.min(4 * GROUP_BYTES);
+        let room = room(app, now).await?;
+        let bytes = app
+            .blocking(move |app| Ok(app.blobs.read(stored.pack, offset, now as usize)?))
+            .await?;
+        if pieces.send(Ok(outgoing(bytes, room))).await.is_err() {
+            return Ok(false);
+        }
+        offset += now;
+        len -= now;
+    }
+    Ok(true)
+}
+
+fn digests(body: &[u8]) -> Result<Vec<Digest>, Refusal> {
+    let (digests, rest) = body.as_chunks::<{ Digest::BYTES }>();
+    if rest.is_empty() {
+        Ok(digests.iter().map(|bytes| Digest::from_bytes(*bytes)).collect())
+    } else {
+        Err(Refusal::bad("the body is not a sequence of digests of 32 bytes each"))
+    }
+}

@@ -1,0 +1,216 @@
+//! Content by digest, as ordinary tools and caches read it: whole, or a range of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use potluck_model::Digest;
+use potluck_model::chunk_list::{Chunk, ChunkList, META_BYTES_MAX};
+
+use super::chunks::{Pieces, send_span, streamed};
+use crate::app::App;
+use crate::blobs::Stored;
+use crate::refusal::Refusal;
+use crate::request::Segment;
+use crate::stored::whole_chunk;
+
+/// Content never changes under its digest.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
+/// Chunks that are looked up at once.
+const LOOKUP_BATCH: usize = 256;
+
+/// What is behind a digest.
+enum Found {
+    /// A chunk, or a content that is one.
+    Chunk(Stored),
+    /// A file of several chunks.
+    File(Arc<ChunkList>),
+}
+
+impl Found {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Chunk(stored) => u64::from(stored.len),
+            Self::File(chunks) => chunks.size(),
+        }
+    }
+}
+
+pub(super) async fn content(
+    State(app): State<Arc<App>>,
+    Segment(digest): Segment<Digest>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let tag = format!("\"{digest}\"");
+    let found = app.blocking(move |app| find(app, &digest)).await?;
+    let mut response = if matches_tag(&headers, header::IF_NONE_MATCH.as_str(), &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        answer(app, found, &method, &headers, &tag)
+    };
+    let out = response.headers_mut();
+    out.insert(header::CACHE_CONTROL, IMMUTABLE);
+    out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        out.insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn answer(app: Arc<App>, found: Found, method: &Method, headers: &HeaderMap, tag: &str) -> Response {
+    let size = found.size();
+    let same = !headers.contains_key(header::IF_RANGE) || matches_tag(headers, header::IF_RANGE.as_str(), tag);
+    let wanted = headers.get(header::RANGE).filter(|_| same && method == Method::GET);
+    let wanted = wanted.and_then(|text| parse_range(text.to_str().ok()?, size));
+    let (status, range) = match wanted {
+        None => (StatusCode::OK, 0..size),
+        Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
+        Some(None) => {
+            let range = format!("bytes */{size}");
+            return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, range)]).into_response();
+        }
+    };
+    let mut response = (
+        status,
+        [
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (header::CONTENT_LENGTH, (range.end - range.start).to_string()),
+        ],
+    )
+        .into_response();
+    if status == StatusCode::PARTIAL_CONTENT {
+        let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        if let Ok(text) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(header::CONTENT_RANGE, text);
+        }
+    }
+    *response.body_mut() = if method == Method::HEAD || range.is_empty() {
+        Body::empty()
+    } else {
+        match found {
+            Found::Chunk(stored) => streamed(|pieces| send_chunk(app, stored, range, pieces)),
+            Found::File(chunks) => streamed(|pieces| send_file(app, chunks, range, pieces)),
+        }
+    };
+    response
+}
+
+fn find(app: &App, digest: &Digest) -> Result<Found, Refusal> {
+    let unknown = || Refusal::not_found(format!("there is no content {digest} on this server"));
+    if let Some(stored) = app.catalogue.chunks(&[*digest])?[0] {
+        return Ok(Found::Chunk(stored));
+    }
+    let file = app.catalogue.file(digest)?.ok_or_else(unknown)?;
+    let chunks = file.chunks.ok_or_else(unknown)?;
+    let bytes = whole_chunk(app, &chunks, META_BYTES_MAX)?.ok_or_else(unknown)?;
+    let chunks = ChunkList::from_bytes(&bytes).map_err(|fault| Refusal::internal(&fault))?;
+    Ok(Found::File(Arc::new(chunks)))
+}
+
+async fn send_chunk(app: Arc<App>, stored: Stored, range: Range<u64>, pieces: Pieces) -> Result<(), Refusal> {
+    let span = (stored.offset + range.start, range.end - range.start);
+    send_span(&app, stored, span, &pieces).await.map(|_| ())
+}
+
+async fn send_file(app: Arc<App>, list: Arc<ChunkList>, range: Range<u64>, pieces: Pieces) -> Result<(), Refusal> {
+    let mut start = 0;
+    for batch in list.chunks().chunks(LOOKUP_BATCH) {
+        let bytes: u64 = batch.iter().map(|chunk| u64::from(chunk.len)).sum();
+        let batch_start = start;
+        start += bytes;
+        if start <= range.start {
+            continue;
+        }
+        if batch_start >= range.end {
+            break;
+        }
+        let digests: Vec<Digest> = batch.iter().map(|chunk| chunk.digest).collect();
+        let found = app.blocking(move |app| Ok(app.catalogue.chunks(&digests)?)).await?;
+        let mut at = batch_start;
+        for (Chunk { len, digest }, stored) in batch.iter().zip(found) {
+            let chunk = at..at + u64::from(*len);
+            at = chunk.end;
+            if chunk.end <= range.start || chunk.start >= range.end {
+                continue;
+            }
+            let stored = stored
+                .filter(|stored| stored.len == *len)
+                .ok_or_else(|| Refusal::internal(&format!("chunk {digest} of a release is gone")))?;
+            let from = range.start.max(chunk.start);
+            let to = range.end.min(chunk.end);
+            let span = (stored.offset + from - chunk.start, to - from);
+            if !send_span(&app, stored, span, &pieces).await? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn matches_tag(headers: &HeaderMap, name: &str, tag: &str) -> bool {
+    let tags = headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    tags.split(',')
+        .map(str::trim)
+        .any(|given| given.strip_prefix("W/").unwrap_or(given) == tag)
+}
+
+/// RFC 9110, section 14: `None` for what is to be ignored (no range of bytes, or several), `Some(None)` for a range that
+/// is outside.
+fn parse_range(text: &str, size: u64) -> Option<Option<Range<u64>>> {
+    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let number = |text: &str| -> Option<u64> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    let range = if first.is_empty() {
+        let suffix = number(last)?;
+        size.saturating_sub(suffix)..size
+    } else {
+        let first = number(first)?;
+        let end = if last.is_empty() {
+            size
+        } else {
+            let last = number(last)?;
+            if last < first {
+                return None;
+            }
+            last.saturating_add(1).min(size)
+        };
+        first..end
+    };
+    Some((range.start < range.end).then_some(range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        for (text, wanted) in [
+            ("bytes=0-0", Some(Some(0..1))),
+            ("bytes=2-", Some(Some(2..10))),
+            ("bytes=-3", Some(Some(7..10))),
+            ("bytes=-30", Some(Some(0..10))),
+            ("bytes=5-99999999999999999999999", Some(Some(5..10))),
+            ("bytes=10-", Some(None)),
+            ("bytes=-0", Some(None)),
+            ("bytes=5-4", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=a-b", None),
+            ("bytes=+1-2", None),
+            ("items=0-1", None),
+            ("bytes=-", None),
+        ] {
+            assert_eq!(parse_range(text, 10), wanted, "{text}");
+        }
+        assert_eq!(parse_range("bytes=0-0", 0), Some(None));
+    }
+}

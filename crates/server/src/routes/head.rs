@@ -1,0 +1,127 @@
+//! The head: what a node is assigned, and what it needs to know of the fleet. A long poll.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use potluck_model::api::{Head, POLL_SECONDS_MAX};
+use potluck_model::assignment::{ASSIGNMENT_FORMAT, Assignment, AssignmentKind};
+use potluck_model::{NodeId, UnixSeconds};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::app::{App, stopped};
+use crate::catalogue::{FleetKeys, NodeRecord};
+use crate::refusal::Refusal;
+use crate::request::{Arguments, CallingNode};
+
+/// For how long an assignment may be adopted. Each answer carries a fresh one.
+const ASSIGNMENT_SECONDS: u64 = 7 * 86_400;
+/// The most neighbours of an answer.
+const NEIGHBOURS_MAX: usize = 16;
+/// Nodes that were heard of in this time come first.
+const NEIGHBOUR_SEEN_SECONDS: u64 = 120;
+
+#[derive(Deserialize)]
+pub(super) struct Poll {
+    #[serde(default)]
+    cursor: u64,
+    #[serde(default)]
+    wait: u64,
+}
+
+/// What decides whether a node is woken.
+struct Essence {
+    node: NodeRecord,
+    halted: bool,
+    keys: FleetKeys,
+}
+
+impl Essence {
+    fn read(app: &App, node: NodeId) -> Result<Self, Refusal> {
+        let record = app
+            .catalogue
+            .node(node)?
+            .ok_or_else(|| Refusal::not_found(format!("node {node} is not known any more")))?;
+        Ok(Self {
+            node: record,
+            halted: app.catalogue.halted()?,
+            keys: app.catalogue.keys()?,
+        })
+    }
+
+    /// A number for this very answer: computed from what it says, so that any server gives the same, also after a
+    /// restart. Never 0, and at most 53 bits, which every reader of JSON understands.
+    fn cursor(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"potluck head 1");
+        hasher.update(&self.node.node.0.to_be_bytes());
+        hasher.update(&self.node.sequence.to_be_bytes());
+        hasher.update(&[u8::from(self.halted)]);
+        for key in &self.keys.audiences {
+            hasher.update(key.audience.as_str().as_bytes());
+            hasher.update(key.key.as_bytes());
+        }
+        for key in &self.keys.fleet {
+            hasher.update(&key.epoch.to_be_bytes());
+            hasher.update(key.key.as_bytes());
+        }
+        let digest = hasher.finalize();
+        let number = u64::from_be_bytes(*digest.as_bytes().first_chunk().expect("a digest has 32 bytes"));
+        (number >> 11).max(1)
+    }
+}
+
+/// Answers at once if there is something that the node does not know, else when there is, or when its time is over.
+/// Neighbours come and go too often to be a reason; each answer has the present ones.
+pub(super) async fn head(
+    State(app): State<Arc<App>>,
+    CallingNode(node): CallingNode,
+    Arguments(poll): Arguments<Poll>,
+) -> Result<Json<Head>, Refusal> {
+    let deadline = Instant::now() + Duration::from_secs(poll.wait.min(POLL_SECONDS_MAX));
+    let mut changes = app.changes();
+    let mut stopping = app.stopping();
+    let essence = loop {
+        // Before it is read, so that no change falls in between.
+        changes.borrow_and_update();
+        let essence = app.blocking(move |app| Essence::read(app, node)).await?;
+        if essence.cursor() != poll.cursor || Instant::now() >= deadline || *stopping.borrow() {
+            break essence;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = stopped(&mut stopping) => {}
+        }
+    };
+    app.saw(node);
+    app.blocking(move |app| answer(app, essence)).await.map(Json)
+}
+
+fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
+    let cursor = essence.cursor();
+    let now = UnixSeconds::now();
+    let node = essence.node.node;
+    let since = UnixSeconds(now.0.saturating_sub(NEIGHBOUR_SEEN_SECONDS));
+    let assignment = app.authority.sign(Assignment {
+        kind: AssignmentKind::Assignment,
+        format: ASSIGNMENT_FORMAT,
+        node,
+        sequence: essence.node.sequence,
+        issued: now,
+        expires: UnixSeconds(now.0 + ASSIGNMENT_SECONDS),
+        release: essence.node.assigned,
+    });
+    Ok(Head {
+        cursor,
+        assignment,
+        audiences: essence.keys.audiences,
+        fleet_keys: essence.keys.fleet,
+        neighbours: app.catalogue.neighbours(node, since, NEIGHBOURS_MAX)?,
+        population: app.catalogue.population(node)?,
+        halted: essence.halted,
+        time: now,
+    })
+}

@@ -1,0 +1,187 @@
+//! Tokens, joining, and renewing a node's certificate.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use potluck_model::api::{ErrorKind, JoinAnswer, JoinRequest, Labels, TokenAnswer, TokenRequest};
+use potluck_model::join::{JoinString, Token};
+use potluck_model::{NodeId, UnixSeconds};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::authority::{RequestedKey, random};
+use crate::catalogue::{NODES_MAX, NewToken, Redeemed, Redemption, TOKENS_MAX};
+use crate::refusal::Refusal;
+use crate::request::{CallingNode, CallingOperator, Input};
+
+/// The most labels or facts of a node.
+const LABELS_MAX: usize = 64;
+/// The most bytes of the value of a label or fact.
+const LABEL_BYTES_MAX: usize = 256;
+const TOKEN_USES_MAX: u32 = 100_000;
+const TOKEN_SECONDS_MAX: u64 = 366 * 86_400;
+/// Ids that are tried until one is free; each is taken with a probability of less than 1 in 10^14.
+const IDS_TRIED: usize = 4;
+
+/// `POST /v1/node/renew`.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct RenewRequest {
+    /// Certificate signing request, PEM. Only its key is used.
+    csr: String,
+}
+
+/// Answer to a `RenewRequest`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RenewAnswer {
+    /// The node's new certificate, PEM.
+    certificate: String,
+}
+
+pub(super) async fn token(
+    State(app): State<Arc<App>>,
+    CallingOperator(operator): CallingOperator,
+    Input(request): Input<TokenRequest>,
+) -> Result<Json<TokenAnswer>, Refusal> {
+    if request.uses == 0 || request.uses > TOKEN_USES_MAX {
+        return Err(Refusal::bad(format!(
+            "a join token has 1 to {TOKEN_USES_MAX} uses, not {}",
+            request.uses
+        )));
+    }
+    if request.ttl_seconds == 0 || request.ttl_seconds > TOKEN_SECONDS_MAX {
+        let days = TOKEN_SECONDS_MAX / 86_400;
+        return Err(Refusal::bad(format!(
+            "a join token is valid for 1 second to {days} days, not {} seconds",
+            request.ttl_seconds
+        )));
+    }
+    check_labels(&request.labels, "labels")?;
+    let mut secret = [0; 32];
+    random(&mut secret).map_err(|fault| Refusal::internal(&fault))?;
+    let token = Token(secret);
+    let expires = UnixSeconds(UnixSeconds::now().0 + request.ttl_seconds);
+    let new = NewToken {
+        hash: token.hash(),
+        uses: request.uses,
+        expires,
+        labels: request.labels,
+    };
+    if !app.blocking(move |app| Ok(app.catalogue.add_token(new)?)).await? {
+        return Err(Refusal::new(
+            ErrorKind::Busy,
+            format!("there are {TOKENS_MAX} join tokens already: wait until some expire"),
+        ));
+    }
+    tracing::info!(%operator, uses = request.uses, seconds = request.ttl_seconds, "join token made");
+    let join = JoinString {
+        servers: app.advertised.clone(),
+        ca: app.authority.fingerprint(),
+        root: app.authority.root().digest(),
+        token,
+    };
+    Ok(Json(TokenAnswer {
+        join: join.to_string(),
+        expires,
+    }))
+}
+
+pub(super) async fn join(
+    State(app): State<Arc<App>>,
+    Input(request): Input<JoinRequest>,
+) -> Result<Json<JoinAnswer>, Refusal> {
+    let refused = |message: &str| Refusal::new(ErrorKind::Token, message);
+    let token = Token::from_hex(&request.token).ok_or_else(|| refused("the join token is malformed"))?;
+    check_labels(&request.facts, "facts")?;
+    check_labels(&request.labels, "labels")?;
+    // Before the token is used: a request that cannot succeed does not cost one of its uses.
+    let key = RequestedKey::parse(&request.csr).map_err(Refusal::bad)?;
+    let mut ids = Vec::new();
+    while ids.len() < IDS_TRIED {
+        let mut id = [0; 8];
+        random(&mut id).map_err(|fault| Refusal::internal(&fault))?;
+        ids.push(NodeId(u64::from_be_bytes(id)));
+    }
+    let redemption = Redemption {
+        token: token.hash(),
+        key: key.digest(),
+        ids,
+        facts: request.facts.clone(),
+        labels: request.labels,
+        now: UnixSeconds::now(),
+    };
+    let redeemed = app.blocking(move |app| Ok(app.catalogue.redeem(redemption)?)).await?;
+    let (node, labels) = match redeemed {
+        Redeemed::Admitted { node, labels } => (node, labels),
+        Redeemed::Unknown => {
+            return Err(refused(
+                "this server does not know the join token: make one with `potluck join-token`",
+            ));
+        }
+        Redeemed::Expired => {
+            return Err(refused(
+                "the join token has expired: make a new one with `potluck join-token`",
+            ));
+        }
+        Redeemed::UsedUp => {
+            return Err(refused(
+                "the join token has been used up: make a new one with `potluck join-token`, with --uses for several nodes",
+            ));
+        }
+        Redeemed::FleetFull => {
+            let message = format!("this server has {NODES_MAX} nodes already, and takes no more");
+            return Err(Refusal::new(ErrorKind::Busy, message));
+        }
+    };
+    let certificate = app
+        .authority
+        .node(node, &key, UnixSeconds::now())
+        .map_err(|fault| Refusal::internal(&fault))?;
+    let hostname = request.facts.iter().find(|(key, _)| key.as_str() == "hostname");
+    let hostname = hostname.map_or("", |(_, name)| name.as_str());
+    tracing::info!(%node, hostname, labels = %label_text(&labels), "node joined");
+    Ok(Json(JoinAnswer {
+        node,
+        certificate,
+        ca: app.authority.ca_pem().to_owned(),
+        root: app.authority.root().clone(),
+    }))
+}
+
+pub(super) async fn renew(
+    State(app): State<Arc<App>>,
+    CallingNode(node): CallingNode,
+    Input(request): Input<RenewRequest>,
+) -> Result<Json<RenewAnswer>, Refusal> {
+    let key = RequestedKey::parse(&request.csr).map_err(Refusal::bad)?;
+    let certificate = app
+        .authority
+        .node(node, &key, UnixSeconds::now())
+        .map_err(|fault| Refusal::internal(&fault))?;
+    tracing::info!(%node, "certificate renewed");
+    Ok(Json(RenewAnswer { certificate }))
+}
+
+/// Checks the limits of labels or facts.
+pub(super) fn check_labels(labels: &Labels, what: &str) -> Result<(), Refusal> {
+    if labels.len() > LABELS_MAX {
+        return Err(Refusal::bad(format!(
+            "{} {what}, at most {LABELS_MAX} are kept",
+            labels.len()
+        )));
+    }
+    match labels.iter().find(|(_, value)| value.len() > LABEL_BYTES_MAX) {
+        Some((key, value)) => Err(Refusal::bad(format!(
+            "the value of {key} in {what} has {} bytes, at most {LABEL_BYTES_MAX} are kept",
+            value.len()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Labels on one line.
+pub(super) fn label_text(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}

@@ -1,0 +1,135 @@
+//! Nodes, as operators see them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use potluck_model::api::{ErrorKind, Labels, NodeEvents, NodeInfo, ReleaseName};
+use potluck_model::{Digest, NodeId, UnixSeconds};
+use serde::Deserialize;
+
+use super::join::{check_labels, label_text};
+use crate::app::App;
+use crate::catalogue::NodeRecord;
+use crate::refusal::Refusal;
+use crate::request::{Arguments, CallingOperator, Input, Segment};
+
+/// A node that was heard of in this time is online: it waits at the server for at most 55 seconds at a time.
+const ONLINE_SECONDS: u64 = 70;
+const EVENTS_DEFAULT: usize = 1_000;
+const EVENTS_MAX: usize = 10_000;
+
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<NodeInfo>>, Refusal> {
+    let nodes = app.blocking(|app| Ok(app.catalogue.nodes()?)).await?;
+    Ok(Json(infos(nodes)))
+}
+
+pub(super) async fn node(
+    State(app): State<Arc<App>>,
+    Segment(text): Segment<String>,
+) -> Result<Json<NodeInfo>, Refusal> {
+    app.blocking(move |app| {
+        let node = find(app, &text)?;
+        described(app, node)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    #[serde(default)]
+    after: u64,
+    list: Option<Digest>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    Segment(text): Segment<String>,
+    Arguments(page): Arguments<Page>,
+) -> Result<Json<NodeEvents>, Refusal> {
+    let limit = page.limit.unwrap_or(EVENTS_DEFAULT).clamp(1, EVENTS_MAX);
+    app.blocking(move |app| {
+        let node = find(app, &text)?;
+        // One more than wanted tells whether there is a rest.
+        let mut events = app.catalogue.events(node, page.after, page.list, limit + 1)?;
+        let rest = events.len() > limit;
+        events.truncate(limit);
+        Ok(Json(NodeEvents {
+            next: events.last().filter(|_| rest).map(|(number, _)| *number),
+            events: events.into_iter().map(|(_, event)| event).collect(),
+        }))
+    })
+    .await
+}
+
+pub(super) async fn labels(
+    State(app): State<Arc<App>>,
+    CallingOperator(operator): CallingOperator,
+    Segment(text): Segment<String>,
+    Input(labels): Input<Labels>,
+) -> Result<Json<NodeInfo>, Refusal> {
+    check_labels(&labels, "labels")?;
+    app.changing(move |app| {
+        let node = find(app, &text)?;
+        let shown = label_text(&labels);
+        app.catalogue.set_labels(node, labels)?;
+        tracing::info!(%operator, %node, labels = %shown, "labels set");
+        described(app, node)
+    })
+    .await
+}
+
+/// Nodes as they are told.
+pub(super) fn infos(nodes: Vec<NodeRecord>) -> Vec<NodeInfo> {
+    let now = UnixSeconds::now();
+    nodes.into_iter().map(|node| info(node, now)).collect()
+}
+
+fn info(node: NodeRecord, now: UnixSeconds) -> NodeInfo {
+    NodeInfo {
+        node: node.node,
+        labels: node.labels,
+        facts: node.facts,
+        addresses: node.addresses,
+        joined: node.joined,
+        seen: node.seen,
+        // A node that has only joined has not been here as itself.
+        online: !node.version.is_empty() && now.0.saturating_sub(node.seen.0) < ONLINE_SECONDS,
+        assigned: node.assigned.map(|assigned| ReleaseName {
+            configuration: assigned.configuration,
+            release: assigned.release,
+        }),
+        progress: node.progress,
+    }
+}
+
+fn described(app: &App, node: NodeId) -> Result<Json<NodeInfo>, Refusal> {
+    let record = app.catalogue.node(node)?.ok_or_else(|| unknown(&node.to_string()))?;
+    Ok(Json(info(record, UnixSeconds::now())))
+}
+
+/// The node that is meant: its id, the beginning of it, or its host name.
+fn find(app: &App, text: &str) -> Result<NodeId, Refusal> {
+    if let Ok(node) = text.parse()
+        && app.catalogue.node(node)?.is_some()
+    {
+        return Ok(node);
+    }
+    match app.catalogue.find_nodes(text)?.as_slice() {
+        [node] => Ok(*node),
+        [] => Err(unknown(text)),
+        several => {
+            let ids: Vec<String> = several.iter().map(ToString::to_string).collect();
+            let message = format!("{text:?} may be any of {}: give more of the id", ids.join(", "));
+            Err(Refusal::new(ErrorKind::Conflict, message))
+        }
+    }
+}
+
+fn unknown(text: &str) -> Refusal {
+    let text: String = text.chars().take(80).collect();
+    Refusal::not_found(format!(
+        "there is no node {text:?}, by id or by host name; `potluck nodes` lists all"
+    ))
+}

@@ -1,0 +1,54 @@
+//! Whether the server works, and how the fleet is.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use potluck_model::UnixSeconds;
+use potluck_model::api::Status;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{assignments, nodes};
+use crate::app::App;
+use crate::refusal::Refusal;
+
+/// Who decides what may be executed. A first run needs no ceremony, and says what that means.
+const TRUST: &str =
+    "The keys that decide what nodes execute are on this server: whoever controls the server controls the fleet.";
+
+/// `GET /v1/health`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Health {
+    /// `ok`; what does not work is an error instead.
+    status: &'static str,
+    /// Version of the server.
+    version: &'static str,
+    /// The server's clock.
+    time: UnixSeconds,
+}
+
+pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Refusal> {
+    app.blocking(|app| Ok(app.catalogue.change()?)).await?;
+    Ok(Json(Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+        time: UnixSeconds::now(),
+    }))
+}
+
+pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, Refusal> {
+    app.blocking(|app| {
+        let records = app.catalogue.nodes()?;
+        Ok(Json(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            time: UnixSeconds::now(),
+            halted: app.catalogue.halted()?,
+            trust: TRUST.to_owned(),
+            assignments: assignments::infos(app, &records)?,
+            nodes: nodes::infos(records),
+            stored_bytes: app.catalogue.stored_bytes()?,
+        }))
+    })
+    .await
+}

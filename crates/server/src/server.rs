@@ -1,0 +1,164 @@
+//! Starting and stopping.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use potluck_model::{Digest, UnixSeconds};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinSet;
+
+use crate::app::{App, stopped};
+use crate::authority::Authority;
+use crate::blobs::{Blobs, DirectoryBlobs, adopt};
+use crate::catalogue::{Catalogue, SqliteCatalogue};
+use crate::config::{advertised, host};
+use crate::data::DataDir;
+use crate::listener::{Certificate, Listener, tls_config};
+use crate::{ServerConfig, ServerError, routes, table};
+
+/// Name of the operator whose credential is in the data directory.
+const LOCAL_OPERATOR: &str = "admin";
+/// How often the certificates of the server itself and of the local operator are renewed.
+const RENEWAL: Duration = Duration::from_secs(86_400);
+const BACKLOG: u32 = 4_096;
+
+/// A server that runs until it is stopped. Dropped, it ends at once, without waiting for requests.
+pub struct RunningServer {
+    /// Where it listens, with the port that it really has.
+    pub address: SocketAddr,
+    /// `HOST:PORT` that stand in its join strings.
+    pub advertised: Vec<String>,
+    /// The file with the credential of the local operator.
+    pub operator: PathBuf,
+    /// Fingerprint of the fleet's CA, as in join strings.
+    pub ca: Digest,
+    app: Arc<App>,
+    tasks: JoinSet<()>,
+    // Last, so that nobody else gets the data directory before everything else is over.
+    _data: Arc<DataDir>,
+}
+
+impl RunningServer {
+    /// Starts a server; it answers when this returns.
+    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let path = config.data.clone();
+        let open = tokio::task::spawn_blocking(move || open(&path));
+        let (data, authority, catalogue, blobs) =
+            open.await.map_err(|fault| ServerError::Config(fault.to_string()))??;
+        let socket = bind(config.listen).await?;
+        let address = socket.local_addr().map_err(|source| ServerError::Listen {
+            address: config.listen,
+            source,
+        })?;
+        let advertised = advertised(&config.advertise, address).map_err(ServerError::Config)?;
+        let hosts: Vec<String> = advertised.iter().map(|address| host(address).to_owned()).collect();
+        let operator = data.operator();
+        let now = UnixSeconds::now();
+        authority.write_operator(&operator, LOCAL_OPERATOR, &advertised, now)?;
+        let certificate = Certificate::new(authority.server(&hosts, now)?);
+        let tls = tls_config(authority.ca(), certificate.clone())?;
+        let ca = authority.fingerprint();
+        let app = Arc::new(App::new(catalogue, blobs, authority, advertised.clone()));
+        let listener = Listener {
+            socket,
+            tls,
+            router: table::router(routes::all(), app.clone()),
+            connections_max: config.connections_max.max(1),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listener.run(app.stopping()));
+        tasks.spawn(app.clone().watch_changes());
+        tasks.spawn(app.clone().write_seen());
+        tasks.spawn(renew(app.clone(), certificate, hosts, operator.clone()));
+        tracing::info!(%address, advertised = advertised.join(","), data = %config.data.display(), "server started");
+        Ok(Self {
+            address,
+            advertised,
+            operator,
+            ca,
+            app,
+            tasks,
+            _data: data,
+        })
+    }
+
+    /// Stops it: no more connections, waiting nodes are answered, and requests under way have a few seconds to end.
+    pub async fn stop(mut self) {
+        self.app.stop();
+        while self.tasks.join_next().await.is_some() {}
+        tracing::info!("server stopped");
+    }
+}
+
+/// Runs a server until `shutdown` completes.
+pub async fn run(config: ServerConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
+    let server = RunningServer::start(config).await?;
+    shutdown.await;
+    server.stop().await;
+    Ok(())
+}
+
+type Opened = (Arc<DataDir>, Authority, Arc<dyn Catalogue>, Arc<dyn Blobs>);
+
+fn open(path: &std::path::Path) -> Result<Opened, ServerError> {
+    let data = DataDir::open(path)?;
+    let authority = Authority::open(&data.keys())?;
+    let catalogue = SqliteCatalogue::open(&data.database())?;
+    let blobs = DirectoryBlobs::open(&data.packs())?;
+    let known = catalogue.packs()?;
+    for pack in blobs.packs()?.into_iter().filter(|pack| !known.contains(pack)) {
+        // An upload that a crash kept from being recorded.
+        match adopt(&catalogue, &blobs, pack) {
+            Ok(chunks) => tracing::info!(%pack, chunks, "pack adopted"),
+            Err(fault) => tracing::warn!(%pack, "a pack that nobody knows was left alone: {fault}"),
+        }
+    }
+    Ok((Arc::new(data), authority, Arc::new(catalogue), Arc::new(blobs)))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let listen = |address: SocketAddr| {
+        let socket = if address.is_ipv6() {
+            TcpSocket::new_v6()?
+        } else {
+            TcpSocket::new_v4()?
+        };
+        // A restart need not wait for connections of before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    match listen(address) {
+        Ok(listener) => Ok(listener),
+        // `[::]` is the default, also where there is no IPv6.
+        Err(fault) if address.is_ipv6() && address.ip().is_unspecified() && !in_use(&fault) => {
+            listen(any_v4).map_err(|source| ServerError::Listen { address, source })
+        }
+        Err(source) => Err(ServerError::Listen { address, source }),
+    }
+}
+
+fn in_use(fault: &std::io::Error) -> bool {
+    fault.kind() == std::io::ErrorKind::AddrInUse
+}
+
+async fn renew(app: Arc<App>, certificate: Arc<Certificate>, hosts: Vec<String>, operator: PathBuf) {
+    let mut stopping = app.stopping();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(RENEWAL) => {}
+            () = stopped(&mut stopping) => return,
+        }
+        let now = UnixSeconds::now();
+        let renewed = app.authority.server(&hosts, now).map(|key| certificate.replace(key));
+        let written = app
+            .authority
+            .write_operator(&operator, LOCAL_OPERATOR, &app.advertised, now);
+        if let Err(fault) = renewed.and(written) {
+            tracing::error!("renewing certificates: {fault}");
+        }
+    }
+}
