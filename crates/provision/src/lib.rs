@@ -7,12 +7,19 @@
 //! # Non-goals
 //! It does not confine what a `run` step does, and it does not undo.
 
+mod archive;
+mod command;
+mod content;
 mod executor;
 mod file;
 mod job;
 mod journal;
+mod leftover;
 mod lock;
 mod machine;
+mod place;
+mod placed;
+mod root;
 mod state;
 mod tail;
 mod trust;

@@ -1,6 +1,7 @@
 //! What the journal adds up to: the last run, and what was done once and is not to be done again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{ConfigurationName, Digest, StepId, UnixMicros};
@@ -33,6 +34,8 @@ pub(crate) enum Fact {
     Began {
         configuration: ConfigurationName,
         release: u64,
+        /// The directory under which paths of the machine are.
+        root: PathBuf,
     },
     /// The step's process group was started.
     Spawned(Process),
@@ -53,6 +56,8 @@ pub(crate) enum Fact {
 pub(crate) struct Process {
     /// Number of the group and of its first process.
     pub(crate) group: i32,
+    /// Session that it is in.
+    pub(crate) session: i32,
     /// Start of the first process in clock ticks since boot.
     pub(crate) started: u64,
     /// The kernel's id of the boot.
@@ -76,6 +81,7 @@ pub(crate) struct Run {
     pub(crate) list: Digest,
     pub(crate) configuration: ConfigurationName,
     pub(crate) release: u64,
+    pub(crate) root: PathBuf,
     pub(crate) started: UnixMicros,
     /// Steps that ended.
     pub(crate) ended: BTreeMap<StepId, Outcome>,
@@ -126,11 +132,16 @@ impl State {
 
     fn apply_fact(&mut self, line: &Line, fact: &Fact) {
         match fact {
-            Fact::Began { configuration, release } => {
+            Fact::Began {
+                configuration,
+                release,
+                root,
+            } => {
                 self.run = line.list.map(|list| Run {
                     list,
                     configuration: configuration.clone(),
                     release: *release,
+                    root: root.clone(),
                     started: line.at,
                     ended: BTreeMap::new(),
                     open: None,
@@ -195,6 +206,7 @@ mod tests {
             Some(Fact::Began {
                 configuration: "web".parse().unwrap(),
                 release: 3,
+                root: "/".into(),
             }),
         )
     }

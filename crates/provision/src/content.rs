@@ -1,0 +1,197 @@
+//! Bytes of the list's files: read where the agent says that they lie, and verified while they are copied.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use potluck_model::{Digest, Location};
+use rustix::fs::OFlags;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 256 << 10;
+/// Files of the store kept open at a time: many small contents lie in few of them.
+const OPEN_MAX: usize = 4;
+
+/// Why bytes could not be copied. What was written of them is not to be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContentError {
+    #[error("the agent did not hand over its bytes (digest {0})")]
+    Absent(Digest),
+    #[error(
+        "the bytes in the store ({path}) are not those that the list names: expected {size} bytes with digest {digest}"
+    )]
+    Mismatch { path: PathBuf, size: u64, digest: Digest },
+    #[error("cannot read its bytes from the store ({path}): {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Write(io::Error),
+}
+
+pub(crate) struct Contents {
+    at: BTreeMap<Digest, Location>,
+    open: VecDeque<(PathBuf, File)>,
+    buffer: Vec<u8>,
+}
+
+impl Contents {
+    pub(crate) fn new(contents: &[(Digest, Location)]) -> Self {
+        Self {
+            at: contents.iter().cloned().collect(),
+            open: VecDeque::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        self.at.contains_key(digest)
+    }
+
+    /// Copies a content to `out`. Only if this returns `Ok` are they the right bytes, all of them.
+    pub(crate) fn copy(&mut self, digest: Digest, size: u64, out: &mut impl Write) -> Result<(), ContentError> {
+        let location = self.at.get(&digest).cloned().ok_or(ContentError::Absent(digest))?;
+        let mismatch = || ContentError::Mismatch {
+            path: location.path.clone(),
+            size,
+            digest,
+        };
+        if location.len != size {
+            return Err(mismatch());
+        }
+        let read_error = |source| ContentError::Read {
+            path: location.path.clone(),
+            source,
+        };
+        self.buffer.resize(READ_BYTES, 0);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let file = self.file(&location.path).map_err(read_error)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut done = 0;
+        while done < size {
+            let want = (size - done).min(READ_BYTES as u64) as usize;
+            let read = match file.read_at(&mut buffer[..want], location.offset + done) {
+                Ok(0) => return Err(mismatch()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(read_error(error)),
+            };
+            hasher.update(&buffer[..read]);
+            out.write_all(&buffer[..read]).map_err(ContentError::Write)?;
+            done += read as u64;
+        }
+        self.buffer = buffer;
+        if Digest::from(hasher.finalize()) == digest {
+            Ok(())
+        } else {
+            Err(mismatch())
+        }
+    }
+
+    fn file(&mut self, path: &Path) -> io::Result<&File> {
+        if let Some(index) = self.open.iter().position(|(open, _)| open == path) {
+            self.open.swap(0, index);
+        } else {
+            let file = open_regular(path)?;
+            self.open.push_front((path.to_owned(), file));
+            self.open.truncate(OPEN_MAX);
+        }
+        Ok(&self.open[0].1)
+    }
+}
+
+/// The whole content at `location`, at most `bytes_max`; not verified.
+pub(crate) fn read(location: &Location, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if location.len > bytes_max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} bytes, more than {bytes_max}", location.len),
+        ));
+    }
+    let file = open_regular(&location.path)?;
+    let mut bytes = vec![0; location.len as usize];
+    file.read_exact_at(&mut bytes, location.offset)?;
+    Ok(bytes)
+}
+
+/// The digest of all that `file` still holds.
+pub(crate) fn digest_of(file: &mut File, buffer: &mut Vec<u8>) -> io::Result<Digest> {
+    buffer.resize(READ_BYTES, 0);
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        match file.read(buffer) {
+            Ok(0) => return Ok(Digest::from(hasher.finalize())),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Opens what is to be a regular file, without being held up by what is not.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn only_the_right_bytes_are_passed_on_as_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pack");
+        fs::write(&path, b"..hello..").unwrap();
+        let digest = Digest::of(b"hello");
+        let at = |offset, len| {
+            vec![(
+                digest,
+                Location {
+                    path: path.clone(),
+                    offset,
+                    len,
+                },
+            )]
+        };
+        let mut out = Vec::new();
+        Contents::new(&at(2, 5)).copy(digest, 5, &mut out).unwrap();
+        assert_eq!(out, b"hello");
+        for (offset, len, size) in [(1, 5, 5), (2, 4, 5), (2, 5, 4), (8, 5, 5)] {
+            let result = Contents::new(&at(offset, len)).copy(digest, size, &mut Vec::new());
+            assert!(matches!(result, Err(ContentError::Mismatch { .. })), "{offset} {len}");
+        }
+        assert!(matches!(
+            Contents::new(&[]).copy(digest, 5, &mut Vec::new()),
+            Err(ContentError::Absent(_))
+        ));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let digest = Digest::of(b"");
+        let location = Location {
+            path,
+            offset: 0,
+            len: 0,
+        };
+        assert!(matches!(
+            Contents::new(&[(digest, location)]).copy(digest, 0, &mut Vec::new()),
+            Err(ContentError::Read { .. })
+        ));
+    }
+}

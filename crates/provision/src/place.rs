@@ -1,0 +1,482 @@
+//! Places files and links under a root: all of them are written beside their places first, and appear by renaming only once
+//! all are good and on disk. Given up before that, nothing is changed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use potluck_model::Digest;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::content;
+use crate::root::{Directories, MachineRoot, split};
+
+/// Up to so many files and directories are synced one by one; more by one sync of the file system.
+const SYNC_EACH_MAX: usize = 8;
+
+/// Something could not be placed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot place /{path}: {why}")]
+pub(crate) struct PlaceError {
+    path: String,
+    why: String,
+}
+
+impl PlaceError {
+    fn new(path: &str, why: impl ToString) -> Self {
+        Self {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    fn io(path: &str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::new(path, explain(&error))
+    }
+
+    fn errno(path: &str) -> impl FnOnce(Errno) -> Self {
+        move |error| Self::new(path, explain(&error.into()))
+    }
+}
+
+/// Says what to do about the usual reasons.
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => "something above it is a file, not a directory: remove it".to_owned(),
+        io::ErrorKind::NotFound => "a symbolic link above it leads nowhere, or out of the root".to_owned(),
+        io::ErrorKind::StorageFull => format!("{error}: free some space, and the step will be done again"),
+        _ => error.to_string(),
+    }
+}
+
+/// Where a file is written until it gets its name. Known from the name alone, so that it is found again after a crash.
+pub(crate) fn temp_name(path: &str) -> String {
+    format!(".potluck-{}", &Digest::of(path.as_bytes()).to_string()[..24])
+}
+
+pub(crate) struct Placement<'r> {
+    directories: Directories<'r>,
+    durable: bool,
+    /// What waits under its temp name, in order.
+    staged: Vec<String>,
+    /// Directories that were made, with the mode that they get in the end.
+    made: Vec<(String, u32)>,
+    /// One directory of each file system that is written to, and whether files there still need a sync.
+    devices: BTreeMap<u64, (OwnedFd, bool)>,
+    synced: usize,
+    done: bool,
+}
+
+impl<'r> Placement<'r> {
+    /// `durable`: what was placed survives a power loss once `commit` returns.
+    pub(crate) fn new(root: &'r MachineRoot, durable: bool) -> Self {
+        Self {
+            directories: Directories::new(root),
+            durable,
+            staged: Vec::new(),
+            made: Vec::new(),
+            devices: BTreeMap::new(),
+            synced: 0,
+            done: false,
+        }
+    }
+
+    /// Makes sure that there is a directory; one that is there already stays as it is. True: it was made.
+    pub(crate) fn directory(&mut self, path: &str, mode: u32) -> Result<bool, PlaceError> {
+        match self.directories.at(path) {
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(PlaceError::io(path)(error)),
+        }
+        self.make(path)?;
+        if let Some(last) = self.made.last_mut().filter(|last| last.0 == path) {
+            last.1 = mode;
+        }
+        Ok(true)
+    }
+
+    /// Writes a file of exactly this mode.
+    pub(crate) fn file<E: From<PlaceError>>(
+        &mut self,
+        path: &str,
+        mode: u32,
+        write: impl FnOnce(&mut File) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let directory = self.place_for(path)?;
+        let temp = temp_name(path);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&*directory, &temp, flags, Mode::from_raw_mode(0o600))
+            .map_err(PlaceError::errno(path))?;
+        self.staged.push(path.to_owned());
+        let mut file = File::from(fd);
+        write(&mut file)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(PlaceError::errno(path))?;
+        if self.durable {
+            if self.synced < SYNC_EACH_MAX {
+                self.synced += 1;
+                file.sync_all().map_err(PlaceError::io(path))?;
+            } else if let Ok(stat) = rustix::fs::fstat(&file)
+                && let Some(device) = self.devices.get_mut(&stat.st_dev)
+            {
+                device.1 = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn link(&mut self, path: &str, target: &str) -> Result<(), PlaceError> {
+        let directory = self.place_for(path)?;
+        rustix::fs::symlinkat(target, &*directory, temp_name(path)).map_err(PlaceError::errno(path))?;
+        self.staged.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Makes a second name for a file that was written before in this placement.
+    pub(crate) fn hard_link(&mut self, path: &str, existing: &str) -> Result<(), PlaceError> {
+        let directory = self.place_for(path)?;
+        let from = self
+            .directories
+            .at(split(existing).0)
+            .map_err(PlaceError::io(existing))?;
+        rustix::fs::linkat(
+            &*from,
+            temp_name(existing),
+            &*directory,
+            temp_name(path),
+            AtFlags::empty(),
+        )
+        .map_err(PlaceError::errno(path))?;
+        self.staged.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Gives everything its name. Returns the directories that were made.
+    pub(crate) fn commit(mut self) -> Result<Vec<String>, PlaceError> {
+        for (device, dirty) in self.devices.values() {
+            if *dirty {
+                rustix::fs::syncfs(device).map_err(PlaceError::errno(""))?;
+            }
+        }
+        for index in 0..self.staged.len() {
+            let path = &self.staged[index];
+            let (parent, name) = split(path);
+            let directory = self.directories.at(parent).map_err(PlaceError::io(path))?;
+            rustix::fs::renameat(&*directory, temp_name(path), &*directory, name).map_err(PlaceError::errno(path))?;
+        }
+        // Deepest first: a directory that is not to be written to would hide what is in it.
+        for index in (0..self.made.len()).rev() {
+            let (path, mode) = &self.made[index];
+            let (parent, name) = split(path);
+            let directory = self.directories.at(parent).map_err(PlaceError::io(path))?;
+            rustix::fs::chmodat(&*directory, name, Mode::from_raw_mode(*mode), AtFlags::empty())
+                .map_err(PlaceError::errno(path))?;
+        }
+        if self.durable {
+            self.sync_names()?;
+        }
+        self.done = true;
+        Ok(std::mem::take(&mut self.made)
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect())
+    }
+
+    fn sync_names(&mut self) -> Result<(), PlaceError> {
+        let made = self.made.iter().map(|(path, _)| path);
+        let mut parents: Vec<&str> = self.staged.iter().chain(made).map(|path| split(path).0).collect();
+        parents.sort_unstable();
+        parents.dedup();
+        if parents.len() > SYNC_EACH_MAX {
+            for (device, _) in self.devices.values() {
+                rustix::fs::syncfs(device).map_err(PlaceError::errno(""))?;
+            }
+            return Ok(());
+        }
+        for parent in parents {
+            let directory = self.directories.at(parent).map_err(PlaceError::io(parent))?;
+            // Who may write to a directory but not read it cannot sync it either; the file system does in its own time.
+            if let Ok(readable) = readable(&*directory) {
+                rustix::fs::fsync(readable).map_err(PlaceError::errno(parent))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, path: &str) -> Result<std::rc::Rc<OwnedFd>, PlaceError> {
+        let mut made = Vec::new();
+        let result = self.directories.make(path, &mut made);
+        self.made.extend(made.into_iter().map(|path| (path, 0o755)));
+        result.map_err(PlaceError::io(path))
+    }
+
+    /// The directory for `path`, whose temp name is free and whose place is not taken by a directory.
+    fn place_for(&mut self, path: &str) -> Result<std::rc::Rc<OwnedFd>, PlaceError> {
+        let (parent, name) = split(path);
+        if name.is_empty() {
+            return Err(PlaceError::new(path, "that is the root itself"));
+        }
+        let directory = self.make(parent)?;
+        if kind_at(&directory, name).map_err(PlaceError::errno(path))? == Some(FileType::Directory) {
+            return Err(PlaceError::new(path, "a directory is in its place: remove it"));
+        }
+        // Left by a run that was cut off.
+        match rustix::fs::unlinkat(&*directory, temp_name(path), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(PlaceError::errno(path)(error)),
+        }
+        if self.durable {
+            let device = rustix::fs::fstat(&*directory).map_err(PlaceError::errno(path))?.st_dev;
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.devices.entry(device)
+                && let Ok(readable) = readable(&*directory)
+            {
+                entry.insert((readable, false));
+            }
+        }
+        Ok(directory)
+    }
+}
+
+impl Drop for Placement<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        for path in std::mem::take(&mut self.staged) {
+            if let Ok(directory) = self.directories.at(split(&path).0) {
+                let _ = rustix::fs::unlinkat(&*directory, temp_name(&path), AtFlags::empty());
+            }
+        }
+        for (path, _) in std::mem::take(&mut self.made).into_iter().rev() {
+            let (parent, name) = split(&path);
+            if let Ok(directory) = self.directories.at(parent) {
+                let _ = rustix::fs::unlinkat(&*directory, name, AtFlags::REMOVEDIR);
+            }
+        }
+    }
+}
+
+fn readable(directory: impl AsFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, ".", flags, Mode::empty())
+}
+
+fn kind_at(directory: &OwnedFd, name: &str) -> rustix::io::Result<Option<FileType>> {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What stands at a place, as far as it matters.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    Nothing,
+    Directory,
+    File {
+        size: u64,
+        mode: u32,
+        /// Whether it belongs to who executes this.
+        ours: bool,
+    },
+    Link(String),
+    Other,
+}
+
+/// Looks at what stands under a root, without following the last name.
+pub(crate) struct Look<'r> {
+    directories: Directories<'r>,
+    buffer: Vec<u8>,
+    uid: u32,
+}
+
+impl<'r> Look<'r> {
+    pub(crate) fn new(root: &'r MachineRoot) -> Self {
+        Self {
+            directories: Directories::new(root),
+            buffer: Vec::new(),
+            uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+
+    pub(crate) fn at(&mut self, path: &str) -> io::Result<Found> {
+        let (parent, name) = split(path);
+        if name.is_empty() {
+            return Ok(Found::Directory);
+        }
+        let directory = match self.directories.at(parent) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
+        let stat = match rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Found::Directory,
+            FileType::RegularFile => Found::File {
+                size: stat.st_size as u64,
+                mode: stat.st_mode & 0o7777,
+                ours: stat.st_uid == self.uid,
+            },
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&*directory, name, Vec::new())?;
+                target.into_string().map_or(Found::Other, Found::Link)
+            }
+            _ => Found::Other,
+        })
+    }
+
+    /// Whether there is a directory, symbolic links followed inside the root.
+    pub(crate) fn is_directory(&mut self, path: &str) -> io::Result<bool> {
+        match self.directories.at(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The digest of the file at `path`; `None` if it cannot be read.
+    pub(crate) fn digest(&mut self, path: &str) -> Option<Digest> {
+        let (parent, name) = split(path);
+        let directory = self.directories.at(parent).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&*directory, name, flags, Mode::empty()).ok()?;
+        content::digest_of(&mut File::from(fd), &mut self.buffer).ok()
+    }
+
+    /// Removes a file or a link; true if it was there.
+    pub(crate) fn remove(&mut self, path: &str) -> io::Result<bool> {
+        self.unlink(path, AtFlags::empty())
+    }
+
+    /// Removes a directory if it is empty; true if it was.
+    pub(crate) fn remove_empty(&mut self, path: &str) -> io::Result<bool> {
+        match self.unlink(path, AtFlags::REMOVEDIR) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            other => other,
+        }
+    }
+
+    fn unlink(&mut self, path: &str, flags: AtFlags) -> io::Result<bool> {
+        let (parent, name) = split(path);
+        let directory = match self.directories.at(parent) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::unlinkat(&*directory, name, flags) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The root that it looks at.
+    pub(crate) fn root(&self) -> &'r MachineRoot {
+        self.directories.root()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn write(placement: &mut Placement<'_>, path: &str, mode: u32, bytes: &[u8]) -> Result<(), PlaceError> {
+        placement.file(path, mode, |file| {
+            file.write_all(bytes).map_err(|error| PlaceError::new("test", error))
+        })
+    }
+
+    #[test]
+    fn nothing_is_seen_before_commit_and_nothing_stays_without_it() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("old"), b"old").unwrap();
+        let root = MachineRoot::open(temp.path()).unwrap();
+        let mut placement = Placement::new(&root, true);
+        write(&mut placement, "old", 0o600, b"new").unwrap();
+        write(&mut placement, "a/b/c", 0o600, b"new").unwrap();
+        placement.link("l", "a").unwrap();
+        assert_eq!(fs::read(temp.path().join("old")).unwrap(), b"old");
+        drop(placement);
+        assert_eq!(names(temp.path()), ["old"]);
+        assert_eq!(fs::read(temp.path().join("old")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn commit_places_everything_with_its_mode() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = MachineRoot::open(temp.path()).unwrap();
+        let mut placement = Placement::new(&root, true);
+        assert!(placement.directory("d", 0o500).unwrap());
+        for number in 0..20 {
+            write(&mut placement, &format!("d/{number}"), 0o4755, b"new").unwrap();
+        }
+        placement.link("l", "d/1").unwrap();
+        placement.hard_link("h", "d/2").unwrap();
+        assert_eq!(placement.commit().unwrap(), ["d"]);
+        assert_eq!(names(temp.path()), ["d", "h", "l"]);
+        assert_eq!(names(&temp.path().join("d")).len(), 20);
+        let mode = |path: &str| fs::metadata(temp.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode("d"), 0o500);
+        assert_eq!(mode("d/7"), 0o4755);
+        fs::set_permissions(temp.path().join("d"), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_the_place_is_replaced_and_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("target"), b"old").unwrap();
+        symlink("target", temp.path().join("l")).unwrap();
+        let root = MachineRoot::open(temp.path()).unwrap();
+        let mut placement = Placement::new(&root, false);
+        write(&mut placement, "l", 0o644, b"new").unwrap();
+        placement.commit().unwrap();
+        assert_eq!(fs::read(temp.path().join("target")).unwrap(), b"old");
+        assert!(fs::symlink_metadata(temp.path().join("l")).unwrap().is_file());
+    }
+
+    #[test]
+    fn directories_and_files_do_not_replace_each_other() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("d")).unwrap();
+        fs::write(temp.path().join("f"), b"").unwrap();
+        let root = MachineRoot::open(temp.path()).unwrap();
+        let mut placement = Placement::new(&root, false);
+        assert!(write(&mut placement, "d", 0o644, b"").is_err());
+        assert!(write(&mut placement, "f/x", 0o644, b"").is_err());
+        assert!(placement.directory("f", 0o755).is_err());
+        assert!(write(&mut placement, "", 0o644, b"").is_err());
+    }
+
+    #[test]
+    fn what_a_crash_left_is_written_over() {
+        let temp = tempfile::tempdir().unwrap();
+        symlink("/etc/passwd", temp.path().join(temp_name("a"))).unwrap();
+        let root = MachineRoot::open(temp.path()).unwrap();
+        let mut placement = Placement::new(&root, false);
+        write(&mut placement, "a", 0o644, b"new").unwrap();
+        placement.commit().unwrap();
+        assert_eq!(names(temp.path()), ["a"]);
+        assert_eq!(fs::read(temp.path().join("a")).unwrap(), b"new");
+    }
+}
