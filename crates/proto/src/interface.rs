@@ -316,3 +316,22 @@ pub struct Config {
     /// Answers to peers being sent at a time; more are told `Busy`.
     pub serving_max: usize,
 }
+
+impl Config {
+    /// Sensible values for a node in a site of tens to hundreds of nodes.
+    pub const fn new(node: NodeId, boot: u64, port: u16) -> Self {
+        Self {
+            node,
+            boot,
+            port,
+            answer_wait_max: Duration::from_millis(200),
+            answers_wanted: 16,
+            peers_max: 256,
+            connections_max: 96,
+            in_flight_bytes_max: 64 << 20,
+            transfers_per_peer_max: 3,
+            origin_transfers_max: 4,
+            serving_max: 16,
+        }
+    }
+}

@@ -66,7 +66,7 @@ impl Runs {
         self.0.iter().enumerate().all(|(n, (first, count))| {
             let fits = *count > 0 && (n == 0 || u64::from(*first) > next);
             next = u64::from(*first) + u64::from(*count);
-            fits && next <= u64::from(u32::MAX)
+            fits && u32::try_from(next).is_ok()
         })
     }
 

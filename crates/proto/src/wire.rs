@@ -120,6 +120,7 @@ impl<'a> Reader<'a> {
         self.0
     }
 
+    #[cfg(test)]
     pub(crate) const fn end(self) -> Result<(), WireError> {
         if self.0.is_empty() {
             Ok(())

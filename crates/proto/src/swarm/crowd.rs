@@ -1,0 +1,249 @@
+//! The flash crowd: many nodes want the same, and nobody has it. Whose share is what.
+//!
+//! The members of a content's crowd are this node and those others that want it, the `MEMBERS_MAX` that rank highest for
+//! it. Each part belongs to the member that ranks highest for the part. A node fetches its own parts from the origin and
+//! waits for those of others, who pass them on as soon as they are verified; one that makes no progress loses the part
+//! to the next. What a node says it is fetching counts more than rank: views of who is there differ for a while.
+//!
+//! Guarantee: every part is this node's own at the latest when `LOST_MAX` others missed their deadline with it. Limit:
+//! nodes whose views differ and who do not hear each other fetch a part more than once.
+
+use std::time::Duration;
+
+use potluck_model::trace::Why;
+use potluck_model::{NodeId, Time};
+
+use super::Swarm;
+use super::contents::{Ix, Kind};
+use super::items::{ItemIx, LOST_MAX, State};
+use super::peers::{Link, Peer};
+use crate::bits::Bits;
+use crate::random::rank;
+
+/// The most members of a crowd.
+pub(super) const MEMBERS_MAX: usize = 32;
+/// How long a peer that said it holds or is fetching something may take to connect before the origin is asked.
+const HOLDER_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
+const FETCHER_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
+/// How long a connected peer may take to say what it holds and is fetching.
+const SYNCS_WITHIN: Duration = Duration::from_millis(250);
+/// How long an owner that does not even say that it is fetching is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one that is fetching is waited for, at least: the origin may be slow for all.
+const PATIENCE_FETCHING: Duration = Duration::from_secs(10);
+/// How long a member that missed two deadlines is none.
+const SEAT_LOST: Duration = Duration::from_secs(60);
+
+impl Swarm {
+    /// Whether an item may be fetched from the origin now, and why; else when to look again.
+    pub(super) fn turn(&mut self, now: Time, item: ItemIx) -> Result<Why, Time> {
+        let entry = self.items.at(item);
+        if entry.origin_after > now {
+            return Err(entry.origin_after);
+        }
+        if let Some(until) = self.discovery.settles_at().filter(|at| *at > now) {
+            return Err(until);
+        }
+        if let Some(until) = self.prospect(now, item) {
+            return Err(until);
+        }
+        if let Some((node, since)) = self.items.at(item).claim {
+            match self.peers.table.get(&node).filter(|peer| peer.is_up()) {
+                Some(peer) => {
+                    let deadline = since.max(peer.seat_progress) + self.patience(now, peer);
+                    if deadline > now {
+                        return Err(deadline);
+                    }
+                    self.lose_seat(now, node, item);
+                }
+                None => self.items.at_mut(item).claim = None,
+            }
+        }
+        let us = self.config.node;
+        loop {
+            let (owner, crowd) = self.owner(now, item);
+            let entry = self.items.at_mut(item);
+            if owner == us {
+                return Ok(if entry.peer_failed {
+                    Why::PeerFailed
+                } else if crowd {
+                    Why::MyShare
+                } else {
+                    Why::NobodyAnswered
+                });
+            }
+            let since = match entry.wait {
+                Some((node, since)) if node == owner => since,
+                _ => {
+                    entry.wait = Some((owner, now));
+                    now
+                }
+            };
+            let deadline = match self.peers.table.get(&owner) {
+                Some(peer) => since.max(peer.seat_progress) + self.patience(now, peer),
+                None => now,
+            };
+            if deadline > now {
+                return Err(deadline);
+            }
+            self.lose_seat(now, owner, item);
+        }
+    }
+
+    /// Somebody who said that it has an item is about to be connected: until when to wait for that.
+    fn prospect(&self, now: Time, item: ItemIx) -> Option<Time> {
+        let item = self.items.at(item);
+        let file = match self.contents.at(item.content).kind {
+            Kind::One { of: Some(of) } => of,
+            _ => item.content,
+        };
+        let said = |bits: &Bits| bits.get(item.content.0) || bits.get(file.0);
+        self.peers
+            .table
+            .iter()
+            .filter(|(node, peer)| peer.shunned.is_none() && !item.failed.contains(node))
+            .filter_map(|(_, peer)| {
+                let holds = said(&peer.holds);
+                if !holds && !said(&peer.fetching) {
+                    return None;
+                }
+                let until = match peer.link {
+                    Link::Dialling { since } if holds => since + HOLDER_CONNECTS_WITHIN,
+                    Link::Dialling { since } => since + FETCHER_CONNECTS_WITHIN,
+                    Link::Up { since } if !peer.synced => since + SYNCS_WITHIN,
+                    Link::Up { .. } | Link::None => return None,
+                };
+                (until > now).then_some(until)
+            })
+            .max()
+    }
+
+    /// How long a peer may go without progress in its share.
+    fn patience(&self, now: Time, peer: &Peer) -> Duration {
+        let pace = self.origin.pace(now, &self.transfers);
+        match peer.link {
+            Link::Up { .. } if peer.claims > 0 => PATIENCE_FETCHING.max(PATIENCE + pace * 3),
+            Link::Up { .. } => PATIENCE,
+            // No connection, so nothing is heard of its progress but through others.
+            _ => PATIENCE + pace * 3,
+        }
+    }
+
+    fn lose_seat(&mut self, now: Time, node: NodeId, item: ItemIx) {
+        let entry = self.items.at_mut(item);
+        entry.lost.push(node);
+        entry.owner = None;
+        entry.wait = None;
+        if entry.claim.is_some_and(|(claimer, _)| claimer == node) {
+            entry.claim = None;
+        }
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        // All that it let lie at one time is one missed deadline.
+        if peer.seat_missed.is_none_or(|at| now.since(at) > PATIENCE) {
+            peer.seat_missed = Some(now);
+            peer.misses += 1;
+            if peer.misses >= 2 {
+                peer.misses = 0;
+                peer.seat_lost_until = now + SEAT_LOST;
+                self.members_version += 1;
+            }
+        }
+    }
+
+    /// Whose share an item is, and whether there is anybody else to share with.
+    fn owner(&mut self, now: Time, item: ItemIx) -> (NodeId, bool) {
+        let us = self.config.node;
+        let entry = self.items.at(item);
+        if let Some((version, owner)) = entry.owner
+            && version == self.members_version
+        {
+            return (owner, true);
+        }
+        if entry.lost.len() >= LOST_MAX {
+            return (us, true);
+        }
+        let (content, first) = (entry.content, entry.first);
+        let digest = self.contents.at(content).digest;
+        let mut members = self.members(now, content);
+        let crowd = members.len() > 1;
+        if members.len() > MEMBERS_MAX {
+            members.sort_by_key(|node| std::cmp::Reverse(rank(&digest, u32::MAX, *node)));
+            members.truncate(MEMBERS_MAX);
+        }
+        let owner = members
+            .into_iter()
+            .filter(|node| !entry.lost.contains(node))
+            .max_by_key(|node| (rank(&digest, first, *node), *node))
+            .unwrap_or(us);
+        if crowd {
+            self.items.at_mut(item).owner = Some((self.members_version, owner));
+        }
+        (owner, crowd)
+    }
+
+    /// This node and all others that want a content.
+    fn members(&self, now: Time, content: Ix) -> Vec<NodeId> {
+        let file = match self.contents.at(content).kind {
+            Kind::One { of: Some(of) } => of,
+            _ => content,
+        };
+        let full = self.peers.links >= self.config.connections_max * 3 / 4;
+        let mut members = vec![self.config.node];
+        members.extend(
+            self.peers
+                .table
+                .iter()
+                .filter(|(_, peer)| {
+                    (peer.wants.get(file.0) || peer.fetching.get(file.0))
+                        && !peer.holds.get(content.0)
+                        && peer.shunned.is_none()
+                        && peer.seat_lost_until <= now
+                        && is_there(now, peer, full)
+                })
+                .map(|(node, _)| *node),
+        );
+        members
+    }
+
+    /// What the node lacks, as contents; the list itself among them.
+    pub(super) fn lacking_bits(&self) -> Bits {
+        let mut bits = Bits::default();
+        for item in self.items.all() {
+            let item = self.items.at(item);
+            if item.state != State::Done {
+                bits.set(item.content.0);
+                if let Kind::One { of: Some(of) } = self.contents.at(item.content).kind {
+                    bits.set(of.0);
+                }
+            }
+        }
+        bits
+    }
+
+    /// A peer is gone, and so is what it was fetching.
+    pub(super) fn drop_claims_of(&mut self, node: NodeId) {
+        for item in self.items.all() {
+            let item = self.items.at_mut(item);
+            if item.claim.is_some_and(|(claimer, _)| claimer == node) {
+                item.claim = None;
+            }
+        }
+    }
+}
+
+/// Whether a peer is there as far as is known: proven by a connection, or about to be, or there is no room to prove it.
+fn is_there(now: Time, peer: &Peer, full: bool) -> bool {
+    match peer.link {
+        Link::Up { .. } => true,
+        Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
+        Link::None => {
+            peer.failures == 0
+                && (full && now.since(peer.heard) < SEAT_LOST
+                    || peer
+                        .wanting_since
+                        .is_some_and(|since| now.since(since) < FETCHER_CONNECTS_WITHIN))
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Connections to peers: whom to dial, whom to keep.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use potluck_model::trace::{Source, What};
+use potluck_model::{Digest, NodeId, Time};
+
+use super::Swarm;
+use super::crowd::MEMBERS_MAX;
+use super::peers::{Link, Peer};
+use crate::interface::Action;
+use crate::message::Message;
+use crate::random::rank;
+
+/// Connections to holders that are opened at most for one list.
+const HOLDERS_DIALLED_MAX: usize = 24;
+/// How long the node with the larger id leaves it to the other to dial, when both want the same.
+const YIELD: Duration = Duration::from_millis(300);
+/// A connection without use is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// When something is wanted and a peer is silent, it is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(10);
+/// How long it may take to say so.
+const PONG_WITHIN: Duration = Duration::from_secs(5);
+/// A dial that nothing came of, should the shell not say so.
+const DIAL_MAX: Duration = Duration::from_secs(20);
+/// How long a peer that failed is left alone, at first; then doubled each time.
+const SHUN: Duration = Duration::from_secs(2);
+const SHUN_MAX: Duration = Duration::from_secs(300);
+/// How long a peer that broke the protocol or sent wrong bytes is left alone.
+pub(super) const SHUN_LONG: Duration = SHUN_MAX;
+
+impl Swarm {
+    pub(super) fn handle_connected(&mut self, now: Time, node: NodeId, address: SocketAddr) {
+        self.peers.prove(now, address.ip());
+        let peers_max = self.config.peers_max;
+        let links = self.peers.links;
+        let Some(peer) = self
+            .peers
+            .learn(now, node, peers_max)
+            .filter(|_| node != self.config.node)
+        else {
+            self.actions.push_back(Action::Disconnect { peer: node });
+            return;
+        };
+        if peer.is_up() {
+            return;
+        }
+        let dialled = peer.link != Link::None;
+        if !dialled {
+            if links >= self.config.connections_max {
+                peer.dial_after = now + Duration::from_secs(5);
+                self.actions.push_back(Action::Disconnect { peer: node });
+                return;
+            }
+            self.peers.links += 1;
+        }
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        peer.link = Link::Up { since: now };
+        peer.learn_address(address);
+        peer.heard = now;
+        peer.used = now;
+        peer.synced = false;
+        peer.nothing = false;
+        peer.claims = 0;
+        peer.follows.clear();
+        peer.seat_progress = now;
+        peer.ping = None;
+        peer.delivered = now;
+        self.add_to_holders(node);
+        if let Some(list) = self.known_designated() {
+            self.follow(node, list);
+        }
+        self.members_changed(now);
+        let items = self.origin_items();
+        self.claim(&items, Some(node));
+    }
+
+    /// The designated list, if its contents are known and something of it is lacking.
+    fn known_designated(&self) -> Option<Digest> {
+        self.designated
+            .as_ref()
+            .filter(|designated| designated.known && !designated.complete)
+            .map(|designated| designated.list)
+    }
+
+    fn follow(&mut self, node: NodeId, list: Digest) {
+        self.actions.push_back(Action::Send {
+            peer: node,
+            message: Message::Follow { list },
+        });
+    }
+
+    pub(super) fn follow_everybody(&mut self, _now: Time, list: Digest) {
+        let nodes: Vec<NodeId> = self.peers.up().map(|(node, _)| node).collect();
+        for node in nodes {
+            self.follow(node, list);
+        }
+    }
+
+    pub(super) fn handle_connect_failed(&mut self, now: Time, node: NodeId) {
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        if !matches!(peer.link, Link::Dialling { .. }) {
+            return;
+        }
+        peer.link = Link::None;
+        peer.failures += 1;
+        peer.wanting_since = None;
+        peer.dial_after = now + backoff(peer.failures, Duration::from_secs(1), Duration::from_secs(60));
+        self.peers.links -= 1;
+        self.members_changed(now);
+        self.dial_soon(now);
+    }
+
+    pub(super) fn handle_disconnected(&mut self, now: Time, node: NodeId) {
+        self.end_transfers_of(now, node);
+        self.stop_serving_peer(node);
+        self.take_from_holders(node);
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        if peer.link == Link::None {
+            return;
+        }
+        let brief = matches!(peer.link, Link::Up { since } if now.since(since) < Duration::from_secs(1));
+        peer.link = Link::None;
+        peer.follows.clear();
+        peer.partial.clear();
+        peer.claims = 0;
+        peer.synced = false;
+        peer.dial_after = peer
+            .dial_after
+            .max(now + Duration::from_millis(if brief { 2_000 } else { 500 }));
+        let address = peer.addresses.first().map(SocketAddr::ip);
+        self.peers.links -= 1;
+        if let Some(ip) = address {
+            self.peers.prove(now, ip);
+        }
+        self.drop_claims_of(node);
+        self.members_changed(now);
+        self.dial_soon(now);
+    }
+
+    /// A peer failed to deliver: it is left alone for a while, and everything is had elsewhere.
+    pub(super) fn source_failed(&mut self, now: Time, node: NodeId, fault: &str, shun_min: Duration) {
+        self.trace(What::SourceFailed {
+            source: Source::Peer(node),
+            fault: fault.to_owned(),
+        });
+        self.take_from_holders(node);
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        peer.failures += 1;
+        let until = now + backoff(peer.failures, SHUN, SHUN_MAX).max(shun_min);
+        peer.shunned = Some(until);
+        peer.dial_after = peer.dial_after.max(until);
+        self.origin.scan_now(now);
+    }
+
+    /// Counts a peer among the holders of what it has.
+    fn add_to_holders(&mut self, node: NodeId) {
+        self.change_holders(node, |holders| holders + 1);
+    }
+
+    fn take_from_holders(&mut self, node: NodeId) {
+        self.change_holders(node, |holders| holders.saturating_sub(1));
+    }
+
+    fn change_holders(&mut self, node: NodeId, change: impl Fn(u32) -> u32) {
+        let Some(peer) = self.peers.table.get(&node) else {
+            return;
+        };
+        for item in self.items.all() {
+            if self.items.at(item).state == super::State::Idle && peer.provides(node, &self.contents, &self.items, item)
+            {
+                let holders = change(self.items.holders(item));
+                self.items.set_holders(item, holders);
+            }
+        }
+    }
+
+    pub(super) fn dial_soon(&mut self, now: Time) {
+        self.dial_at = Some(now);
+    }
+
+    /// Opens connections to those who have what is lacking, and to those who want the same.
+    pub(super) fn dial(&mut self, now: Time) {
+        if self.dial_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.dial_at = None;
+        if !self.is_lacking() {
+            return;
+        }
+        let lacking = self.lacking_bits();
+        let Some(designated) = &self.designated else { return };
+        let list = designated.list;
+        // A part is left for those who dial us.
+        let room = (self.config.connections_max * 3 / 4).max(1);
+        let mut holders_up = 0;
+        let mut holders: Vec<(u64, NodeId)> = Vec::new();
+        let mut wanters: Vec<(u64, NodeId)> = Vec::new();
+        let mut later: Option<Time> = None;
+        let mut put_off = |at: Time| later = Some(later.map_or(at, |other| other.min(at)));
+        for (node, peer) in &mut self.peers.table {
+            let holds = peer.holds.intersects(&lacking);
+            if peer.link != Link::None {
+                holders_up += usize::from(holds);
+                continue;
+            }
+            if peer.addresses.is_empty() {
+                continue;
+            }
+            let crowds = peer.wants_all_of == Some(list)
+                || peer.wants.intersects(&lacking)
+                || peer.fetching.intersects(&lacking);
+            if !holds && !crowds {
+                continue;
+            }
+            if peer.dial_after > now {
+                put_off(peer.dial_after);
+                continue;
+            }
+            if holds {
+                holders.push((self.random.u64(), *node));
+                continue;
+            }
+            let since = *peer.wanting_since.get_or_insert(now);
+            if self.config.node > *node && now < since + YIELD {
+                put_off(since + YIELD);
+            } else {
+                wanters.push((u64::MAX - rank(&list, u32::MAX, *node), *node));
+            }
+        }
+        holders.sort_unstable();
+        holders.truncate(HOLDERS_DIALLED_MAX.saturating_sub(holders_up));
+        wanters.sort_unstable();
+        wanters.truncate(MEMBERS_MAX);
+        for (_, node) in holders.into_iter().chain(wanters) {
+            if self.peers.links >= room {
+                break;
+            }
+            self.connect(now, node);
+        }
+        self.dial_at = later;
+    }
+
+    fn connect(&mut self, now: Time, node: NodeId) {
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        peer.link = Link::Dialling { since: now };
+        let addresses = peer.addresses.clone();
+        self.peers.links += 1;
+        self.actions.push_back(Action::Connect { peer: node, addresses });
+    }
+
+    /// Looks after connections: silent, idle and shunned ones.
+    pub(super) fn tick_links(&mut self, now: Time) {
+        let lacking = self.is_lacking();
+        let mut close = Vec::new();
+        let mut back = Vec::new();
+        let mut pings = Vec::new();
+        for (node, peer) in &mut self.peers.table {
+            if peer.shunned.is_some_and(|until| until <= now) {
+                back.push(*node);
+            }
+            match peer.link {
+                Link::None => {}
+                Link::Dialling { since } => {
+                    if now.since(since) > DIAL_MAX {
+                        close.push((*node, "could not be reached"));
+                    }
+                }
+                Link::Up { .. } => {
+                    if peer.ping.is_some_and(|at| now.since(at) >= PONG_WITHIN) {
+                        close.push((*node, "is silent"));
+                    } else if is_idle(now, peer) && !self.serving.serves(*node) {
+                        close.push((*node, ""));
+                    } else if lacking && peer.ping.is_none() && now.since(peer.heard) >= PING_AFTER {
+                        peer.ping = Some(now);
+                        pings.push(*node);
+                    }
+                }
+            }
+        }
+        for node in back {
+            if let Some(peer) = self.peers.table.get_mut(&node) {
+                peer.shunned = None;
+                peer.nothing = false;
+            }
+            self.add_to_holders(node);
+            self.dial_soon(now);
+        }
+        for node in pings {
+            let nonce = self.random.u64();
+            self.actions.push_back(Action::Send {
+                peer: node,
+                message: Message::Ping { nonce },
+            });
+        }
+        for (node, fault) in close {
+            if !fault.is_empty() {
+                self.source_failed(now, node, fault, SHUN);
+            }
+            self.actions.push_back(Action::Disconnect { peer: node });
+            if self.peers.table.get(&node).is_some_and(Peer::is_up) {
+                // Said once: the shell says `Disconnected` when it is gone.
+                if let Some(peer) = self.peers.table.get_mut(&node) {
+                    peer.used = now;
+                    peer.ping = None;
+                }
+            } else {
+                self.handle_connect_failed(now, node);
+            }
+        }
+    }
+
+    /// When connections are to be looked after although nothing is wanted.
+    pub(super) fn next_link_tick(&self) -> Option<Time> {
+        self.peers
+            .table
+            .values()
+            .filter_map(|peer| match peer.link {
+                Link::Up { .. } => Some(peer.used + IDLE),
+                Link::Dialling { since } => Some(since + DIAL_MAX),
+                Link::None => None,
+            })
+            .min()
+    }
+}
+
+fn is_idle(now: Time, peer: &Peer) -> bool {
+    peer.transfers == 0 && now.since(peer.used) >= IDLE
+}
+
+/// `first`, doubled with each failure after the first, up to `max`.
+pub(super) fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(max)
+}

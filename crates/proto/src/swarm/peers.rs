@@ -1,0 +1,209 @@
+//! The table of peers: who they are, where, what they hold, and how they behaved.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use potluck_model::{Digest, NodeId, Time};
+
+use super::contents::Ix;
+use super::meter::Meter;
+use crate::bits::Bits;
+
+/// The most addresses that are kept of a peer.
+const ADDRESSES_MAX: usize = 8;
+/// The most lists that a peer may follow.
+pub(super) const FOLLOWS_MAX: usize = 16;
+/// The most contents of a peer whose chunks are known singly.
+pub(super) const PARTIALS_MAX: usize = 1_024;
+/// How long an address counts as proven after its last connection.
+const PROVEN_FOR: Duration = Duration::from_secs(600);
+/// The most addresses that are remembered as proven.
+const PROVEN_MAX: usize = 1_024;
+/// How many answers to a peer are remembered, so that copies of a request are answered once.
+const ANSWERED_MAX: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Best first.
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) link: Link,
+    /// A datagram or message came.
+    pub(super) heard: Time,
+    pub(super) neighbour: bool,
+
+    /// Contents that it holds whole, by its own word.
+    pub(super) holds: Bits,
+    /// Contents that it holds in part or is fetching.
+    pub(super) fetching: Bits,
+    /// Contents that it lacks and wants.
+    pub(super) wants: Bits,
+    /// It lacks this list, and what is in it we do not know yet.
+    pub(super) wants_all_of: Option<Digest>,
+    /// Chunks that it holds of contents that it does not hold whole.
+    pub(super) partial: BTreeMap<Ix, Bits>,
+    /// Lists about which it wants to be told.
+    pub(super) follows: BTreeSet<Digest>,
+    /// It said on this connection what it holds or is fetching.
+    pub(super) synced: bool,
+    /// When it was first heard to want what we want.
+    pub(super) wanting_since: Option<Time>,
+
+    /// It failed: nothing is asked of it before.
+    pub(super) shunned: Option<Time>,
+    /// It was busy: not asked for bytes before.
+    pub(super) rest_until: Time,
+    /// Not dialled before.
+    pub(super) dial_after: Time,
+    pub(super) failures: u32,
+    pub(super) busy: u32,
+    /// Transfers from it.
+    pub(super) transfers: usize,
+    /// Bytes last came from it.
+    pub(super) delivered: Time,
+    pub(super) meter: Meter,
+    /// Nothing that we want is to be had from it, until something changes.
+    pub(super) nothing: bool,
+
+    /// It last stored something that was its share.
+    pub(super) seat_progress: Time,
+    /// It last missed a deadline for its share.
+    pub(super) seat_missed: Option<Time>,
+    pub(super) misses: u32,
+    /// No member of any crowd before.
+    pub(super) seat_lost_until: Time,
+    /// What it says that it is fetching from the origin: how many items.
+    pub(super) claims: u32,
+
+    /// Bytes went over the connection.
+    pub(super) used: Time,
+    pub(super) ping: Option<Time>,
+    answered: VecDeque<(u64, u8)>,
+}
+
+/// State of the connection to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Link {
+    None,
+    Dialling { since: Time },
+    Up { since: Time },
+}
+
+impl Peer {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            addresses: Vec::new(),
+            link: Link::None,
+            heard: now,
+            neighbour: false,
+            holds: Bits::default(),
+            fetching: Bits::default(),
+            wants: Bits::default(),
+            wants_all_of: None,
+            partial: BTreeMap::new(),
+            follows: BTreeSet::new(),
+            synced: false,
+            wanting_since: None,
+            shunned: None,
+            rest_until: Time::ZERO,
+            dial_after: Time::ZERO,
+            failures: 0,
+            busy: 0,
+            transfers: 0,
+            delivered: now,
+            meter: Meter::default(),
+            nothing: false,
+            seat_progress: now,
+            seat_missed: None,
+            misses: 0,
+            seat_lost_until: Time::ZERO,
+            claims: 0,
+            used: now,
+            ping: None,
+            answered: VecDeque::new(),
+        }
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// Puts an address in front.
+    pub(super) fn learn_address(&mut self, address: SocketAddr) {
+        if self.addresses.first() == Some(&address) {
+            return;
+        }
+        self.addresses.retain(|other| *other != address);
+        self.addresses.insert(0, address);
+        self.addresses.truncate(ADDRESSES_MAX);
+    }
+
+    /// Whether this part of a request was not answered yet.
+    pub(super) fn answer_once(&mut self, number: u64, part: u8) -> bool {
+        if self.answered.contains(&(number, part)) {
+            return false;
+        }
+        if self.answered.len() >= ANSWERED_MAX {
+            self.answered.pop_front();
+        }
+        self.answered.push_back((number, part));
+        true
+    }
+
+    /// Forgets what it said of a content that is gone.
+    pub(super) fn drop_content(&mut self, ix: Ix) {
+        self.holds.clear(ix.0);
+        self.fetching.clear(ix.0);
+        self.wants.clear(ix.0);
+        self.partial.remove(&ix);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    pub(super) table: BTreeMap<NodeId, Peer>,
+    proven: BTreeMap<IpAddr, Time>,
+    /// Connections and dials.
+    pub(super) links: usize,
+}
+
+impl Peers {
+    /// The peer, made if there is room: the one that was silent for longest and is neither connected nor a neighbour goes.
+    pub(super) fn learn(&mut self, now: Time, node: NodeId, peers_max: usize) -> Option<&mut Peer> {
+        if !self.table.contains_key(&node) && self.table.len() >= peers_max {
+            let oldest = self
+                .table
+                .iter()
+                .filter(|(_, peer)| peer.link == Link::None && !peer.neighbour)
+                .min_by_key(|(_, peer)| peer.heard)
+                .map(|(node, _)| *node)?;
+            self.table.remove(&oldest);
+        }
+        Some(self.table.entry(node).or_insert_with(|| Peer::new(now)))
+    }
+
+    pub(super) fn up(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.table
+            .iter()
+            .filter(|(_, peer)| peer.is_up())
+            .map(|(node, peer)| (*node, peer))
+    }
+
+    pub(super) fn prove(&mut self, now: Time, ip: IpAddr) {
+        if self.proven.len() >= PROVEN_MAX
+            && !self.proven.contains_key(&ip)
+            && let Some(oldest) = self.proven.iter().min_by_key(|(_, at)| **at).map(|(ip, _)| *ip)
+        {
+            self.proven.remove(&oldest);
+        }
+        self.proven.insert(ip, now);
+    }
+
+    /// Whether mutual TLS has proven lately that an admitted node is at this address.
+    pub(super) fn is_proven(&self, now: Time, ip: IpAddr) -> bool {
+        self.proven.get(&ip).is_some_and(|at| now.since(*at) < PROVEN_FOR)
+            || self
+                .up()
+                .any(|(_, peer)| peer.addresses.first().is_some_and(|address| address.ip() == ip))
+    }
+}

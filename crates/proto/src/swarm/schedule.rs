@@ -1,0 +1,263 @@
+//! What is fetched from where: peers first, the rarest first, many at a time; the origin for what is this node's own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use potluck_model::trace::{Source, Why};
+use potluck_model::{NodeId, Time};
+
+use super::Swarm;
+use super::items::{ItemIx, State};
+use super::meter::Meter;
+use super::transfers::Transfer;
+use crate::interface::TransferId;
+use crate::message::WANTS_MAX;
+use crate::random::mix;
+
+/// About how many bytes one transfer asks for.
+const BUNDLE_BYTES: u64 = 1 << 20;
+/// From an origin that is fast and not shared, at most.
+const BUNDLE_BYTES_MAX: u64 = 8 << 20;
+/// Transfers from the origin at a time, of one member of a crowd: all members share one uplink.
+const CROWD_TRANSFERS_MAX: usize = 2;
+/// What is taken for the throughput of a peer that was not measured yet, in bytes a second.
+const RATE_UNKNOWN: u64 = 50 << 20;
+
+/// The management server as a source of bytes.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    pub(super) transfers: usize,
+    pub(super) meter: Meter,
+    pub(super) failures: u32,
+    pub(super) backoff_until: Time,
+    /// Items should be looked through for ones to fetch.
+    pub(super) scan_at: Option<Time>,
+    /// How long one item takes from the origin, to anybody.
+    pace: Duration,
+}
+
+impl Origin {
+    pub(super) fn restart(&mut self, now: Time) {
+        self.failures = 0;
+        self.backoff_until = now;
+        self.scan_now(now);
+    }
+
+    pub(super) fn scan_now(&mut self, now: Time) {
+        self.scan_at = Some(self.scan_at.map_or(now, |at| at.min(now)));
+    }
+
+    /// Somebody took so long to fetch an item.
+    pub(super) fn observe(&mut self, span: Duration) {
+        self.pace = (self.pace * 4 / 5).max(span.min(Duration::from_secs(60)));
+    }
+
+    /// How long one item takes from the origin: what was seen, or more if it takes longer now.
+    pub(super) fn pace(&self, now: Time, transfers: &BTreeMap<TransferId, Transfer>) -> Duration {
+        transfers
+            .values()
+            .filter(|transfer| transfer.source == Source::Origin)
+            .map(|transfer| transfer.age(now))
+            .max()
+            .unwrap_or_default()
+            .max(self.pace)
+    }
+}
+
+impl Swarm {
+    /// Starts every transfer that should be under way.
+    pub(super) fn schedule(&mut self, now: Time) {
+        if !self.is_lacking() {
+            return;
+        }
+        while self.in_flight_bytes < self.config.in_flight_bytes_max {
+            if self.items.held().next().is_none() {
+                self.hedge(now);
+                break;
+            }
+            let Some(node) = self.best_peer(now) else { break };
+            let bundle = self.bundle(node);
+            if bundle.is_empty() {
+                if let Some(peer) = self.peers.table.get_mut(&node) {
+                    peer.nothing = true;
+                }
+                continue;
+            }
+            let why = Why::Answered;
+            self.start_transfer(now, Source::Peer(node), bundle, why);
+        }
+        self.scan_origin(now);
+    }
+
+    /// The peer with most throughput to spare that may have something.
+    fn best_peer(&mut self, now: Time) -> Option<NodeId> {
+        let salt = self.next_transfer;
+        self.peers
+            .up()
+            .filter(|(_, peer)| {
+                !peer.nothing
+                    && peer.shunned.is_none()
+                    && peer.rest_until <= now
+                    && peer.transfers < self.config.transfers_per_peer_max
+            })
+            .max_by_key(|(node, peer)| {
+                let rate = peer.meter.rate().unwrap_or(RATE_UNKNOWN);
+                (rate / (peer.transfers as u64 + 1), mix(node.0 ^ salt))
+            })
+            .map(|(node, _)| node)
+    }
+
+    /// Idle items that a peer has, as many as make up one transfer.
+    fn bundle(&self, node: NodeId) -> Vec<ItemIx> {
+        let Some(peer) = self.peers.table.get(&node) else {
+            return Vec::new();
+        };
+        let mut bundle = Vec::new();
+        let (mut bytes, mut wants) = (0, 0);
+        for item in self.items.held() {
+            if !peer.provides(node, &self.contents, &self.items, item) {
+                continue;
+            }
+            let more = self.items.wants(&self.contents, item).len();
+            let size = self.items.at(item).bytes;
+            if !bundle.is_empty() && (wants + more > WANTS_MAX || bytes + size > BUNDLE_BYTES * 5 / 4) {
+                break;
+            }
+            if more > WANTS_MAX {
+                continue;
+            }
+            bundle.push(item);
+            bytes += size;
+            wants += more;
+            if bytes >= BUNDLE_BYTES {
+                break;
+            }
+        }
+        bundle
+    }
+
+    /// Towards the end, what is slow is asked of another holder as well.
+    fn hedge(&mut self, now: Time) {
+        let slow: Vec<(ItemIx, NodeId)> = self
+            .transfers
+            .values()
+            .filter(|transfer| !transfer.hedge && transfer.is_slow(now))
+            .filter_map(|transfer| match transfer.source {
+                Source::Peer(node) => Some((transfer, node)),
+                _ => None,
+            })
+            .flat_map(|(transfer, node)| transfer.items.iter().map(move |item| (*item, node)))
+            .filter(|(item, _)| {
+                let item = self.items.at(*item);
+                item.state == State::Busy(1) && !item.hedged
+            })
+            .collect();
+        let mut by_peer: BTreeMap<NodeId, Vec<ItemIx>> = BTreeMap::new();
+        for (item, slow) in slow {
+            let other = self
+                .peers
+                .up()
+                .filter(|(node, peer)| {
+                    *node != slow
+                        && peer.transfers == 0
+                        && peer.rest_until <= now
+                        && peer.provides(*node, &self.contents, &self.items, item)
+                })
+                .max_by_key(|(node, peer)| {
+                    let bundle = by_peer.get(node).map_or(0, Vec::len) as u64;
+                    (peer.meter.rate().unwrap_or(RATE_UNKNOWN) / (1 + bundle), node.0)
+                })
+                .map(|(node, _)| node);
+            if let Some(node) = other {
+                let bundle = by_peer.entry(node).or_default();
+                if bundle.len() < 64 {
+                    bundle.push(item);
+                    self.items.at_mut(item).hedged = true;
+                }
+            }
+        }
+        for (node, mut items) in by_peer {
+            let mut wants = 0;
+            items.retain(|item| {
+                wants += self.items.wants(&self.contents, *item).len();
+                wants <= WANTS_MAX
+            });
+            if !items.is_empty() {
+                self.start_transfer(now, Source::Peer(node), items, Why::Hedge);
+            }
+        }
+    }
+
+    /// Fetches from the origin what nobody has and what is this node's own.
+    fn scan_origin(&mut self, now: Time) {
+        if self.origin.scan_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.origin.scan_at = None;
+        if self.items.unheld().next().is_none() {
+            return;
+        }
+        if self.origin.backoff_until > now {
+            self.origin.scan_at = Some(self.origin.backoff_until);
+            return;
+        }
+        let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 2);
+        let mut next: Option<Time> = None;
+        let mut bundle = Bundle::default();
+        let unheld: Vec<ItemIx> = self.items.unheld().collect();
+        for item in unheld {
+            if self.origin.transfers >= self.config.origin_transfers_max
+                || self.in_flight_bytes + bundle.bytes >= self.config.in_flight_bytes_max
+            {
+                break;
+            }
+            let why = match self.turn(now, item) {
+                Ok(why) => why,
+                Err(at) => {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                    continue;
+                }
+            };
+            if why == Why::MyShare && self.origin.transfers >= CROWD_TRANSFERS_MAX {
+                break;
+            }
+            let wants = self.items.wants(&self.contents, item).len();
+            let target = if why == Why::NobodyAnswered {
+                fast.clamp(BUNDLE_BYTES, BUNDLE_BYTES_MAX)
+            } else {
+                BUNDLE_BYTES
+            };
+            if bundle.why.is_some_and(|other| other != why) || bundle.wants + wants > WANTS_MAX {
+                self.start_bundle(now, &mut bundle);
+                if self.origin.transfers >= self.config.origin_transfers_max {
+                    break;
+                }
+            }
+            bundle.why = Some(why);
+            bundle.bytes += self.items.at(item).bytes;
+            bundle.wants += wants;
+            bundle.items.push(item);
+            if bundle.bytes >= target {
+                self.start_bundle(now, &mut bundle);
+            }
+        }
+        self.start_bundle(now, &mut bundle);
+        // With no transfer free there is nothing to look for before one ends, which looks again.
+        self.origin.scan_at = next;
+    }
+
+    fn start_bundle(&mut self, now: Time, bundle: &mut Bundle) {
+        let Bundle { items, why, .. } = std::mem::take(bundle);
+        if let Some(why) = why {
+            self.start_transfer(now, Source::Origin, items, why);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Bundle {
+    items: Vec<ItemIx>,
+    bytes: u64,
+    wants: usize,
+    why: Option<Why>,
+}

@@ -1,0 +1,213 @@
+//! What peers fetch from this node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use potluck_model::{NodeId, Time};
+
+use super::Swarm;
+use super::items::State;
+use crate::interface::{Action, Want};
+use crate::message::{End, INSTEAD_MAX, WANTS_MAX};
+
+/// Requests of one peer that are not answered yet.
+const REQUESTS_PER_PEER_MAX: usize = 16;
+/// How long a request waits for bytes that are on their way here.
+const COMING: Duration = Duration::from_secs(2);
+/// How long a request waits for its turn.
+const QUEUED: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    active: BTreeSet<(NodeId, u32)>,
+    waiting: VecDeque<Waiting>,
+    of_peer: BTreeMap<NodeId, usize>,
+    /// Something waiting may have become possible.
+    look: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    peer: NodeId,
+    stream: u32,
+    wants: Vec<Want>,
+    /// Everything is here.
+    ready: bool,
+    until: Time,
+}
+
+impl Serving {
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.waiting.iter().map(|waiting| waiting.until).min()
+    }
+
+    pub(super) fn serves(&self, node: NodeId) -> bool {
+        self.of_peer.contains_key(&node)
+    }
+
+    fn count(&mut self, node: NodeId) {
+        *self.of_peer.entry(node).or_default() += 1;
+    }
+
+    fn uncount(&mut self, node: NodeId) {
+        if let Some(count) = self.of_peer.get_mut(&node) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_peer.remove(&node);
+            }
+        }
+    }
+}
+
+impl Swarm {
+    pub(super) fn handle_get(&mut self, now: Time, node: NodeId, stream: u32, wants: Vec<Want>) {
+        let twice = self.serving.active.contains(&(node, stream))
+            || self
+                .serving
+                .waiting
+                .iter()
+                .any(|waiting| (waiting.peer, waiting.stream) == (node, stream));
+        if wants.is_empty() || wants.len() > WANTS_MAX || twice {
+            self.at_fault(now, node, "asked in a way that the protocol does not allow");
+            return;
+        }
+        let outstanding = self.serving.of_peer.get(&node).copied().unwrap_or(0);
+        if outstanding >= REQUESTS_PER_PEER_MAX || self.serving.waiting.len() >= self.config.serving_max * 4 {
+            self.decline_busy(node, stream, &wants);
+            return;
+        }
+        let ready = wants.iter().all(|want| self.contents.holds(want));
+        let coming = ready || wants.iter().any(|want| self.is_coming(want));
+        let some = ready || wants.iter().any(|want| self.contents.holds(want));
+        if !some && !coming {
+            self.decline_missing(node, stream, wants.len());
+            return;
+        }
+        if let Some(peer) = self.peers.table.get_mut(&node) {
+            peer.used = now;
+        }
+        self.serving.count(node);
+        self.serving.waiting.push_back(Waiting {
+            peer: node,
+            stream,
+            wants,
+            // What will not come is not waited for.
+            ready: !coming || ready,
+            until: now + if ready || !coming { QUEUED } else { COMING },
+        });
+        self.serving.look = true;
+    }
+
+    /// Whether a want is being fetched.
+    fn is_coming(&self, want: &Want) -> bool {
+        let Some(ix) = self.contents.find(&want.content) else {
+            return false;
+        };
+        self.items
+            .overlapping(ix, want.first, want.count)
+            .iter()
+            .any(|item| matches!(self.items.at(*item).state, State::Busy(_)))
+    }
+
+    fn decline_missing(&mut self, node: NodeId, stream: u32, wants: usize) {
+        self.actions.push_back(Action::Decline {
+            peer: node,
+            stream,
+            end: End::Missing((0..wants as u16).collect()),
+        });
+    }
+
+    fn decline_busy(&mut self, node: NodeId, stream: u32, wants: &[Want]) {
+        let instead = wants.first().map_or_else(Vec::new, |want| self.who_else(node, want));
+        self.actions.push_back(Action::Decline {
+            peer: node,
+            stream,
+            end: End::Busy(instead),
+        });
+    }
+
+    /// Others that have a want.
+    fn who_else(&self, asker: NodeId, want: &Want) -> Vec<NodeId> {
+        let Some(ix) = self.contents.find(&want.content) else {
+            return Vec::new();
+        };
+        self.peers
+            .up()
+            .filter(|(node, peer)| {
+                *node != asker
+                    && (peer.holds.get(ix.0)
+                        || peer.partial.get(&ix).is_some_and(|chunks| {
+                            (want.first..want.first.saturating_add(want.count)).all(|chunk| chunks.get(chunk))
+                        }))
+            })
+            .map(|(node, _)| node)
+            .take(INSTEAD_MAX)
+            .collect()
+    }
+
+    pub(super) fn handle_cancel(&mut self, node: NodeId, stream: u32) {
+        if self.serving.active.contains(&(node, stream)) {
+            self.actions.push_back(Action::StopServing { peer: node, stream });
+            return;
+        }
+        let place = self
+            .serving
+            .waiting
+            .iter()
+            .position(|waiting| (waiting.peer, waiting.stream) == (node, stream));
+        if let Some(waiting) = place.and_then(|place| self.serving.waiting.remove(place)) {
+            self.serving.uncount(node);
+            self.decline_missing(node, stream, waiting.wants.len());
+        }
+    }
+
+    pub(super) fn handle_served(&mut self, now: Time, node: NodeId, stream: u32) {
+        if self.serving.active.remove(&(node, stream)) {
+            self.serving.uncount(node);
+            self.serving.look = true;
+        }
+        if let Some(peer) = self.peers.table.get_mut(&node) {
+            peer.used = now;
+        }
+    }
+
+    /// A peer is gone.
+    pub(super) fn stop_serving_peer(&mut self, node: NodeId) {
+        self.serving.waiting.retain(|waiting| waiting.peer != node);
+        self.serving.active.retain(|(peer, _)| *peer != node);
+        self.serving.of_peer.remove(&node);
+        self.serving.look = true;
+    }
+
+    /// Starts answering what waits and can be answered; declines what waited too long.
+    pub(super) fn serve(&mut self, now: Time) {
+        let due = self.serving.deadline().is_some_and(|at| at <= now);
+        if !self.serving.look && !due && self.serving.waiting.iter().all(|waiting| waiting.ready) {
+            return;
+        }
+        self.serving.look = false;
+        let mut waiting = std::mem::take(&mut self.serving.waiting);
+        for mut entry in waiting.drain(..) {
+            entry.ready = entry.ready || entry.wants.iter().all(|want| self.contents.holds(want));
+            let late = entry.until <= now;
+            let free = self.serving.active.len() < self.config.serving_max;
+            if free && (entry.ready || (late && entry.wants.iter().any(|want| self.contents.holds(want)))) {
+                self.serving.active.insert((entry.peer, entry.stream));
+                self.actions.push_back(Action::Serve {
+                    peer: entry.peer,
+                    stream: entry.stream,
+                    wants: entry.wants,
+                });
+            } else if !late {
+                self.serving.waiting.push_back(entry);
+            } else {
+                self.serving.uncount(entry.peer);
+                if entry.wants.iter().any(|want| self.contents.holds(want)) {
+                    self.decline_busy(entry.peer, entry.stream, &entry.wants);
+                } else {
+                    self.decline_missing(entry.peer, entry.stream, entry.wants.len());
+                }
+            }
+        }
+    }
+}
