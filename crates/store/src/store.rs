@@ -165,6 +165,7 @@ impl Store {
         if self.0.index().pending.small(content).is_some() {
             self.commit()?;
         }
+        self.forget_if_gone(content)?;
         let (row, look) = self.make_room(content, &cut, chunks)?;
         let mut held = self.0.index().held(&row)?;
         if look {
@@ -173,6 +174,18 @@ impl Store {
         self.take_over(&row, chunks, &mut held)?;
         self.commit_if_due()?;
         Ok(held)
+    }
+
+    /// Forgets what is held of a content whose file somebody has deleted, before more is put into it.
+    fn forget_if_gone(&self, content: &Digest) -> Result<(), StoreError> {
+        let mut index = self.0.index();
+        if let Some(row) = index.find(content)?
+            && !self.0.files.path(row.container()).exists()
+        {
+            self.0.files.close(row.container());
+            index.forget_all(&row)?;
+        }
+        Ok(())
     }
 
     /// The content's row, made if there is none; and whether chunks may be in its container that do not count as held.
@@ -389,6 +402,8 @@ impl Store {
 
     /// Removes every content, whole or in part, that `keep` does not name, and gives back its room.
     pub fn remove_all_but(&self, keep: &BTreeSet<Digest>) -> Result<Removed, StoreError> {
+        // What is kept must be in the index: holes end the search for contents that are not.
+        self.commit()?;
         let _committing = self.0.committing();
         let mut packs = self.0.packs();
         let mut index = self.0.index();
