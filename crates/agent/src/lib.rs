@@ -1,1 +1,245 @@
 //! The managed node: joins discovery, swarm, store, network and execution.
+//!
+//! `run` is all that the binary needs. ARCHITECTURE.md describes the way of a request and of a byte through the modules.
+
+mod driver;
+mod execution;
+mod facts;
+mod head;
+mod home;
+mod inbox;
+mod join;
+mod keys;
+mod lists;
+mod origin;
+mod outage;
+mod outbox;
+mod peers;
+mod serving;
+mod shapes;
+mod totals;
+mod writer;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use potluck_model::api::Labels;
+use potluck_model::join::JoinString;
+use potluck_model::trace::Recap;
+use potluck_net::api::Client;
+use potluck_net::datagram::{DatagramPort, Sealer};
+use potluck_net::peer::{Incoming, Local, OpenError, PEER_PORT, PeerPort};
+use potluck_net::tls;
+use potluck_net::watch::Watcher;
+use potluck_store::{Store, StoreError};
+use tokio::sync::mpsc;
+
+pub use home::HomeError;
+pub use join::JoinFault;
+
+use driver::{Driver, Event, Tools};
+use execution::Execution;
+use head::HeadTask;
+use home::Home;
+use outbox::Outbox;
+use peers::{Peers, Up};
+
+/// Events that wait for the driver, at most.
+const EVENTS: usize = 1_024;
+
+/// How long `once` waits for a server that cannot be reached, if nothing is known from before.
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// What an agent is told.
+pub struct AgentConfig {
+    /// The node's data directory.
+    pub data: PathBuf,
+    /// How to join; needed the first time only.
+    pub join: Option<JoinString>,
+    /// What `dest` and `creates` of steps are under.
+    pub root: PathBuf,
+    /// Labels that the node asks for when it joins.
+    pub labels: Labels,
+    /// Source address and multicast interface; none: all.
+    pub bind: Option<IpAddr>,
+    /// End when the designated configuration has been executed.
+    pub once: bool,
+    /// The program that is started as `PROGRAM execute --dir DIR`: this one.
+    pub program: PathBuf,
+}
+
+/// How an agent ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finished {
+    /// `once`, and nothing is assigned.
+    Unassigned,
+    /// `once`, and every step ended well.
+    Converged {
+        /// Whether a step changed something.
+        changed: bool,
+        /// How the steps ended.
+        recap: Recap,
+    },
+    /// `once`, and a step did not end well, or the release could not be executed at all.
+    Failed {
+        /// How the steps ended, if they were executed.
+        recap: Option<Recap>,
+    },
+    /// `once`, the server cannot be reached, and nothing is known from before.
+    Unreachable,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Why an agent could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The node has no identity and could not get one.
+    #[error(transparent)]
+    Join(#[from] JoinFault),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A socket cannot be opened.
+    #[error("cannot open the peer port: {0}")]
+    Port(std::io::Error),
+    /// It cannot be used.
+    #[error(transparent)]
+    OpenPort(#[from] OpenError),
+    /// Link and address changes cannot be watched.
+    #[error("cannot watch for changes of links and addresses: {0}")]
+    Watch(std::io::Error),
+    /// The identity in the data directory is of no use.
+    #[error("the node's certificate or key cannot be used: {0}")]
+    Identity(#[from] tls::TlsError),
+    /// The root directory does not exist.
+    #[error("the root {path} cannot be used: {source}: create it, or name another with --root")]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Runs a managed node until `shutdown` resolves, or with `once` until it is done.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<Finished, AgentError> {
+    tls::install();
+    let root = config.root.canonicalize().map_err(|source| AgentError::Root {
+        path: config.root.clone(),
+        source,
+    })?;
+    let home = Home::open(&config.data)?;
+    let facts = facts::facts();
+    let mut shutdown = std::pin::pin!(shutdown);
+    let joined = tokio::select! {
+        joined = join::identity(&home, config.join.as_ref(), &facts, &config.labels, config.bind, config.once) => joined?,
+        () = &mut shutdown => return Ok(Finished::Stopped),
+    };
+    let boot = home.next_boot()?;
+    let outbox = Outbox::open(home.path("events.jsonl"), boot);
+    let store = Store::open(&home.path("store"))?;
+    let identity = tls::Identity::from_pem(&joined.certificate, &joined.key, &joined.ca)?;
+    let client = Client::new(
+        joined.servers.clone(),
+        tls::client_config(Some(&identity), &identity.ca)?,
+    )
+    .bound_to(config.bind);
+    let port = PeerPort::bind(config.bind, PEER_PORT).map_err(AgentError::Port)?;
+    let number = port.port();
+    let local = Local {
+        identity: identity.clone(),
+        audiences: Vec::new(),
+    };
+    let (endpoint, incoming, datagrams) = port.open(&local, Sealer::default())?;
+    let datagrams = Arc::new(datagrams);
+    let watcher = Watcher::new().map_err(AgentError::Watch)?;
+    tracing::info!(node = %joined.node, port = number, data = %config.data.display(), "the agent runs");
+
+    let (events, receiver) = mpsc::channel(EVENTS);
+    let writer = writer::start(store.clone(), events.clone()).map_err(AgentError::Port)?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| AgentError::Port(std::io::Error::other(error.to_string())))?;
+    let core = core_config(joined.node, boot, number);
+    let head = HeadTask {
+        client: client.clone(),
+        outbox: outbox.clone(),
+        events: events.clone(),
+        bind: config.bind,
+        port: number,
+        facts,
+    };
+    let tools = Tools {
+        peers: Peers::new(joined.node, identity, endpoint, events.clone(), writer.clone()),
+        execution: Execution::new(config.program, home.path("execute"), root),
+        home,
+        joined,
+        store: store.clone(),
+        outbox: outbox.clone(),
+        client: client.clone(),
+        datagrams: Arc::clone(&datagrams),
+        writer,
+        events: events.clone(),
+        once: config.once,
+    };
+    let driver = Driver::new(tools, core, seed);
+    let finished = tokio::select! {
+        finished = driver.run(receiver) => finished,
+        () = head.run(watcher) => Finished::Stopped,
+        () = head::report(client, outbox) => Finished::Stopped,
+        () = accept(incoming, events.clone()) => Finished::Stopped,
+        () = receive(&datagrams, events) => Finished::Stopped,
+        () = shutdown => Finished::Stopped,
+    };
+    let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+    if let Ok(Err(error)) = flushed {
+        tracing::warn!(%error, "not everything that was stored is durable");
+    }
+    Ok(finished)
+}
+
+fn core_config(node: potluck_model::NodeId, boot: u64, port: u16) -> potluck_proto::Config {
+    potluck_proto::Config {
+        node,
+        boot,
+        port,
+        answer_wait_max: Duration::from_millis(150),
+        answers_wanted: 16,
+        peers_max: 256,
+        connections_max: 48,
+        in_flight_bytes_max: 48 << 20,
+        transfers_per_peer_max: 4,
+        origin_transfers_max: 4,
+        serving_max: 32,
+    }
+}
+
+async fn accept(mut incoming: Incoming, events: mpsc::Sender<Event>) {
+    loop {
+        let connection = incoming.next().await;
+        if events
+            .send(Event::PeerUp(Up {
+                connection,
+                dialled: false,
+            }))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn receive(datagrams: &DatagramPort, events: mpsc::Sender<Event>) {
+    loop {
+        let (from, multicast, bytes) = datagrams.recv().await;
+        // More datagrams than the driver can take are lost, as on any full network.
+        drop(events.try_send(Event::Datagram { from, multicast, bytes }));
+    }
+}
