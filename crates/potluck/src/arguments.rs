@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use potluck_model::LabelKey;
+use potluck_model::{LabelKey, units};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands;
@@ -21,7 +21,6 @@ Environment:
 #[command(
     name = "potluck",
     version,
-    propagate_version = true,
     max_term_width = 100,
     disable_help_subcommand = true,
     after_help = format!("{ENVIRONMENT}\n\n{EXIT_CODES}")
@@ -63,7 +62,9 @@ pub(crate) struct Global {
 /// What can be done.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Server(commands::server::Args),
     JoinToken(commands::join_token::Args),
+    Publish(commands::publish::Args),
     Assign(commands::assign::Args),
     Unassign(commands::assign::UnassignArgs),
     Halt(commands::halt::HaltArgs),
@@ -81,28 +82,24 @@ pub(crate) fn label(text: &str) -> Result<(LabelKey, String), String> {
     Ok((key.parse().map_err(|error| format!("{error}"))?, value.to_owned()))
 }
 
-/// Parses a span such as `90s`, `30m`, `12h` or `2d`: seconds.
+/// Parses a span such as `90s`, `30m`, `1h30m` or `2d`: seconds, at least one.
 pub(crate) fn ttl_seconds(text: &str) -> Result<u64, String> {
-    let expected = "expected a number and a unit: 90s, 30m, 12h or 2d";
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(expected.into()),
-    };
-    let number: u64 = digits.parse().map_err(|_| expected)?;
-    number
-        .checked_mul(unit)
-        .filter(|seconds| *seconds > 0)
-        .ok_or_else(|| expected.into())
+    match units::parse_duration(text)
+        .map_err(|error| error.to_string())?
+        .as_secs()
+    {
+        0 => Err("it must be at least a second".into()),
+        seconds => Ok(seconds),
+    }
 }
 
 impl Command {
     /// What is logged unless flags or the environment say otherwise: services tell what an operator cares about.
     pub(crate) fn usual_level(&self) -> LevelFilter {
-        LevelFilter::WARN
+        match self {
+            Self::Server(_) => LevelFilter::INFO,
+            _ => LevelFilter::WARN,
+        }
     }
 }
 

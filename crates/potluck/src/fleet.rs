@@ -276,7 +276,7 @@ fn steps(node: &NodeInfo) -> String {
 }
 
 /// Only what is not zero.
-fn brief(recap: &Recap) -> String {
+pub(crate) fn brief(recap: &Recap) -> String {
     let parts = [
         (recap.failed, "failed"),
         (recap.blocked, "blocked"),
@@ -333,7 +333,7 @@ pub(crate) mod sample {
             addresses: vec!["10.0.0.1:7443".parse().unwrap()],
             joined: UnixSeconds(NOW.0 - 86_400),
             seen: UnixSeconds(NOW.0 - 42),
-            online: number % 4 != 0,
+            online: !number.is_multiple_of(4),
             assigned: (state != NodeState::Unassigned).then(|| ReleaseName {
                 configuration: "web-edge".parse().unwrap(),
                 release: 3,

@@ -10,6 +10,7 @@ mod operator;
 mod output;
 mod publish;
 mod settings;
+mod shutdown;
 mod trace;
 
 use std::io::Write;

@@ -1,5 +1,6 @@
 //! What operator commands share: the connection to the server, and what its refusals mean for the exit code.
 
+use std::fmt::Write;
 use std::future::Future;
 
 use potluck_model::api::{NodeEvents, NodeInfo};
@@ -74,10 +75,10 @@ impl Operator {
         loop {
             let mut path = format!("/v1/nodes/{node}/events?limit={EVENTS_PER_REQUEST}");
             if let Some(after) = after {
-                path.push_str(&format!("&after={after}"));
+                let _ = write!(path, "&after={after}");
             }
             if let Some(list) = list {
-                path.push_str(&format!("&list={list}"));
+                let _ = write!(path, "&list={list}");
             }
             let page: NodeEvents = self.client.get(&path).await?;
             events.extend(page.events);

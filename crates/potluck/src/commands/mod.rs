@@ -4,6 +4,8 @@ pub(crate) mod assign;
 pub(crate) mod halt;
 pub(crate) mod join_token;
 pub(crate) mod logs;
+pub(crate) mod publish;
+pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod trace;
 
@@ -14,7 +16,9 @@ use crate::output::Output;
 /// Runs the command.
 pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<Exit, Failure> {
     match command {
+        Command::Server(args) => server::run(args, global, output),
         Command::JoinToken(args) => join_token::run(args, global, output),
+        Command::Publish(args) => publish::run(args, global, output),
         Command::Assign(args) => assign::run(args, global, output),
         Command::Unassign(args) => assign::unassign(args, global, output),
         Command::Halt(_) => halt::run(true, global, output),

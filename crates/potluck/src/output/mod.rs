@@ -39,7 +39,8 @@ pub(crate) enum Tone {
 }
 
 impl Style {
-    /// Without colours: pipes, files, snapshots.
+    /// Without colours, for snapshots.
+    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { colours: false };
 
     /// Colours only on a terminal, and not if `NO_COLOR` is set (https://no-color.org) or `TERM` is `dumb`.
@@ -92,7 +93,7 @@ impl Output {
     /// Prints `document` with `--json`, else what `text` makes of it.
     pub(crate) fn result<T: Serialize>(self, document: &T, text: impl FnOnce(Style) -> String) -> Result<(), Failure> {
         if self.json {
-            self.document(document)
+            Self::document(document)
         } else {
             let mut text = text(self.style);
             if !text.ends_with('\n') {
@@ -103,7 +104,7 @@ impl Output {
     }
 
     /// Prints one JSON document.
-    pub(crate) fn document<T: Serialize>(self, document: &T) -> Result<(), Failure> {
+    fn document<T: Serialize>(document: &T) -> Result<(), Failure> {
         let mut bytes = serde_json::to_vec_pretty(document)
             .map_err(|error| Failure::new(format!("writing the result as JSON: {error}")))?;
         bytes.push(b'\n');

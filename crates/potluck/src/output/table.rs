@@ -66,12 +66,12 @@ impl Table {
             for ((column, width), (tone, text)) in self.columns.iter().zip(&widths).zip(row) {
                 let pad = width - text.chars().count();
                 let (before, after) = if column.right { (pad, 0) } else { (0, pad) };
-                if !text.is_empty() {
+                if text.is_empty() {
+                    pending += pad + 2;
+                } else {
                     out.push_str(&" ".repeat(pending + before));
                     out.push_str(&style.paint(*tone, text));
                     pending = after + 2;
-                } else {
-                    pending += pad + 2;
                 }
             }
             out.push('\n');

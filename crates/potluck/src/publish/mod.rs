@@ -1,3 +1,375 @@
 //! Publishing: from a directory to a release.
 
-pub(crate) mod scan;
+mod cut;
+mod previous;
+mod scan;
+mod upload;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use potluck_model::api::{ErrorKind, PublishRequest, Release};
+use potluck_model::chunk_list::META_BYTES_MAX;
+use potluck_model::configuration::{self, Resolved, TreeEntry, TreeKind};
+use potluck_model::list::{Entry, LIST_FORMAT, List, Step};
+use potluck_model::{AudienceName, ConfigurationName, Digest, VersionName};
+use serde::Serialize;
+
+use crate::exit::{Doing, Exit, Failure};
+use crate::operator::Operator;
+use crate::output::{Progress, bytes, count};
+use cut::{Cut, Reading, Source};
+use previous::Previous;
+use scan::{Kind, Scan};
+use upload::{Upload, Uploading};
+
+/// How often another publisher may be faster before we give up.
+const RACES_MAX: u32 = 10;
+/// How often progress is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What is to be published.
+#[derive(Debug, Clone)]
+pub(crate) struct Publication {
+    /// The directory.
+    pub(crate) directory: PathBuf,
+    /// The configuration's name, instead of what `configuration.toml` or the directory's name says.
+    pub(crate) name: Option<ConfigurationName>,
+    /// The release's name for people.
+    pub(crate) version: Option<VersionName>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Published {
+    /// The configuration.
+    pub(crate) configuration: ConfigurationName,
+    /// Number of the release.
+    pub(crate) release: u64,
+    /// Its name for people.
+    pub(crate) version: Option<VersionName>,
+    /// Digest of its list.
+    pub(crate) list: Digest,
+    /// Whether the latest release was the same already, so that none was made.
+    pub(crate) unchanged: bool,
+    /// Files in it.
+    pub(crate) files: u64,
+    /// Bytes of its files.
+    pub(crate) bytes: u64,
+    /// Bytes that had to be uploaded.
+    pub(crate) uploaded_bytes: u64,
+    /// What the publisher should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The directory as it will be in the list.
+struct Content {
+    name: ConfigurationName,
+    steps: Vec<Step>,
+    entries: Vec<Entry>,
+    uploads: Vec<Upload>,
+    bytes: u64,
+}
+
+/// Publishes a directory. What the server has is not uploaded again, so that an interrupted run is resumed by another.
+pub(crate) async fn publish(
+    operator: &Operator,
+    publication: Publication,
+    progress: &mut Progress,
+) -> Result<Published, Failure> {
+    let directory = publication.directory.clone();
+    let (scan, resolved) = blocking(move || look(&publication.directory, publication.name.as_ref())).await?;
+    let mut warnings = scan.warnings.clone();
+    warnings.extend(resolved.warnings);
+    let previous = Previous::of(operator, &resolved.name).await?;
+    let averages = previous.averages(operator, &scan).await?;
+    let directory_read = scan.directory.clone();
+    let content = read(scan, averages, resolved.name, resolved.steps, progress)
+        .await
+        .map_err(|failure| failure.while_doing(format!("publishing {}", directory.display())))?;
+    let published = release(
+        operator,
+        &directory_read,
+        content,
+        publication.version,
+        previous,
+        progress,
+    )
+    .await?;
+    Ok(Published { warnings, ..published })
+}
+
+/// Scans the directory and finds out what is to be done with what is in it.
+fn look(directory: &Path, name: Option<&ConfigurationName>) -> Result<(Scan, Resolved), Failure> {
+    let refused = |what: String| Failure::new(format!("publishing {}:\n{what}", directory.display())).exit(Exit::Data);
+    let scan = scan::scan(directory).map_err(|error| refused(error.to_string()))?;
+    let tree: Vec<TreeEntry> = scan.entries.iter().map(tree_entry).collect();
+    let directory_name = scan
+        .directory
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let resolved = configuration::resolve(directory_name, scan.configuration.as_deref(), &tree, name)
+        .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    Ok((scan, resolved))
+}
+
+fn tree_entry(entry: &scan::Scanned) -> TreeEntry {
+    TreeEntry {
+        path: entry.path.clone(),
+        kind: match &entry.kind {
+            Kind::Directory { .. } => TreeKind::Directory,
+            Kind::File { mode, size, first, .. } => TreeKind::File {
+                mode: *mode,
+                size: *size,
+                first: first.clone(),
+            },
+            Kind::Link { .. } => TreeKind::Link,
+        },
+    }
+}
+
+/// Reads all files: their digests and chunks.
+async fn read(
+    scan: Scan,
+    averages: Vec<u32>,
+    name: ConfigurationName,
+    steps: Vec<Step>,
+    progress: &mut Progress,
+) -> Result<Content, Failure> {
+    let reading = Arc::new(Reading::default());
+    let (files, total) = files_and_bytes(&scan);
+    let work = {
+        let reading = Arc::clone(&reading);
+        blocking(move || {
+            let sources: Vec<Source<'_>> = scan
+                .entries
+                .iter()
+                .filter_map(|entry| match &entry.kind {
+                    Kind::File { size, stamp, .. } => Some((entry, *size, *stamp)),
+                    _ => None,
+                })
+                .zip(averages)
+                .map(|((entry, size, stamp), average)| Source {
+                    path: &entry.path,
+                    stamp,
+                    size,
+                    average,
+                })
+                .collect();
+            let cuts =
+                cut::cut_all(&scan.directory, &sources, &reading).map_err(|error| Failure::new(error.to_string()))?;
+            Ok((cuts, scan))
+        })
+    };
+    let (cuts, scan) = watch(work, progress, || {
+        format!(
+            "reading {} of {}, {} of {}",
+            reading.files.load(Ordering::Relaxed),
+            count(files, "file"),
+            bytes(reading.bytes.load(Ordering::Relaxed)),
+            bytes(total)
+        )
+    })
+    .await?;
+    Ok(content(scan, cuts, name, steps, total))
+}
+
+fn files_and_bytes(scan: &Scan) -> (u64, u64) {
+    let sizes = scan.entries.iter().filter_map(|entry| match entry.kind {
+        Kind::File { size, .. } => Some(size),
+        _ => None,
+    });
+    sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
+}
+
+fn content(scan: Scan, cuts: Vec<Cut>, name: ConfigurationName, steps: Vec<Step>, bytes: u64) -> Content {
+    let mut cuts = cuts.into_iter();
+    let mut uploads = Vec::new();
+    let mut entries = Vec::with_capacity(scan.entries.len());
+    for scanned in scan.entries {
+        let path = scanned.path;
+        entries.push(match scanned.kind {
+            Kind::Directory { mode } => Entry::Directory { path, mode },
+            Kind::Link { target } => Entry::Link { path, target },
+            Kind::File { mode, size, .. } => {
+                let cut = cuts.next().expect("each file of the scan has been cut");
+                let chunks = cut.chunks.as_ref().map(|chunks| Digest::of(&chunks.to_bytes()));
+                uploads.push(Upload {
+                    path: path.clone(),
+                    size,
+                    digest: cut.digest,
+                    chunks: cut.chunks.map(Arc::new),
+                });
+                Entry::File {
+                    path,
+                    mode,
+                    size,
+                    digest: cut.digest,
+                    chunks,
+                }
+            }
+        });
+    }
+    Content {
+        name,
+        steps,
+        entries,
+        uploads,
+        bytes,
+    }
+}
+
+/// Uploads what is missing and makes the release; if another publisher is faster, the next one.
+async fn release(
+    operator: &Operator,
+    directory: &Path,
+    content: Content,
+    version: Option<VersionName>,
+    mut previous: Previous,
+    progress: &mut Progress,
+) -> Result<Published, Failure> {
+    let name = content.name;
+    let files = content.uploads.len() as u64;
+    let bytes = content.bytes;
+    let published = |release: &Release, unchanged, uploaded_bytes| Published {
+        configuration: name.clone(),
+        release: release.release,
+        version: release.version.clone(),
+        list: release.list,
+        unchanged,
+        files,
+        bytes,
+        uploaded_bytes,
+        warnings: Vec::new(),
+    };
+    let mut list = List {
+        format: LIST_FORMAT,
+        configuration: name.clone(),
+        release: 1,
+        version: None,
+        audience: AudienceName::fleet(),
+        entries: content.entries,
+        steps: content.steps,
+    };
+    let mut uploads = Some(content.uploads);
+    let uploading = Uploading::default();
+    for _ in 0..RACES_MAX {
+        if let Some(latest) = previous.latest() {
+            list.release = latest.release;
+            // Without --version, the latest release's name is as good as any.
+            list.version = version.clone().or_else(|| latest.version.clone());
+            if list.digest() == latest.list {
+                return Ok(published(latest, true, uploading.uploaded.load(Ordering::Relaxed)));
+            }
+            list.release += 1;
+        }
+        list.version.clone_from(&version);
+        if let Some(taken) = version.as_ref().and_then(|version| previous.named(version)) {
+            return Err(Failure::new(format!(
+                "publishing {name}: release {} is called {} already, and it is another",
+                taken.release,
+                list.version.as_ref().map_or("", VersionName::as_str)
+            ))
+            .advice("Choose another --version."));
+        }
+        list.check()
+            .doing(|| format!("publishing {name}"))
+            .map_err(|failure| failure.exit(Exit::Data))?;
+        let document = Bytes::from(list.to_bytes());
+        if document.len() as u64 > META_BYTES_MAX {
+            return Err(Failure::new(format!(
+                "publishing {name}: its list would have {}, more than {}; publish fewer files, for instance as an archive",
+                crate::output::bytes(document.len() as u64),
+                crate::output::bytes(META_BYTES_MAX)
+            ))
+            .exit(Exit::Data));
+        }
+        let digest = Digest::of(&document);
+        let began = Instant::now();
+        let work = upload::upload(
+            &operator.client,
+            directory,
+            uploads.take().unwrap_or_default(),
+            document,
+            &uploading,
+        );
+        watch(work, progress, || upload_line(&uploading, bytes, began.elapsed())).await?;
+        let path = format!("/v1/configurations/{name}/releases");
+        let made = operator
+            .client
+            .post::<_, Release>(&path, &PublishRequest { list: digest })
+            .await;
+        match made {
+            Ok(release) => return Ok(published(&release, false, uploading.uploaded.load(Ordering::Relaxed))),
+            Err(fault) if fault.kind() == Some(ErrorKind::Conflict) => {
+                let now = Previous::of(operator, &name).await?;
+                let faster = |previous: &Previous| previous.latest().map(|latest| latest.release);
+                if faster(&now) == faster(&previous) {
+                    return Err(Failure::from(fault).while_doing(format!("publishing {name}")));
+                }
+                previous = now;
+            }
+            Err(fault) => return Err(Failure::from(fault).while_doing(format!("publishing {name}"))),
+        }
+    }
+    Err(Failure::new(format!(
+        "publishing {name}: {RACES_MAX} times another publisher was faster; publish again"
+    )))
+}
+
+fn upload_line(uploading: &Uploading, total: u64, elapsed: Duration) -> String {
+    let uploaded = uploading.uploaded.load(Ordering::Relaxed);
+    let settled = uploading.settled.load(Ordering::Relaxed);
+    let rate = uploaded as f64 / elapsed.as_secs_f64().max(0.1);
+    format!(
+        "uploading: {} of {} are there, {} uploaded, {}/s",
+        bytes(settled),
+        bytes(total),
+        bytes(uploaded),
+        bytes(rate as u64)
+    )
+}
+
+/// Waits for `work` and shows how far it is.
+async fn watch<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+    progress: &mut Progress,
+    line: impl Fn() -> String,
+) -> Result<T, Failure> {
+    let mut work = std::pin::pin!(work);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = tick.tick() => progress.show(&line),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::new(format!("a worker ended early: {error}")))?
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) mod tests_only {
+    use super::*;
+
+    /// Number of entries, ids of the steps, and warnings.
+    pub(crate) fn look(directory: &Path) -> Result<(usize, Vec<String>, Vec<String>), Failure> {
+        let (scan, resolved) = super::look(directory, None)?;
+        let steps = resolved.steps.iter().map(|step| step.id.to_string()).collect();
+        let warnings = scan.warnings.into_iter().chain(resolved.warnings).collect();
+        Ok((scan.entries.len(), steps, warnings))
+    }
+}

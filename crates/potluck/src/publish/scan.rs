@@ -6,10 +6,9 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use potluck_model::configuration::CONFIGURATION_FILE;
 use potluck_model::list::{ENTRIES_MAX, PATH_BYTES_MAX};
 
-/// The file that says how the others are used. It is no entry of the release.
-pub(crate) const CONFIGURATION_FILE: &str = "configuration.toml";
 /// The most bytes of `configuration.toml`.
 const CONFIGURATION_BYTES_MAX: u64 = 4 << 20;
 /// How many bytes of a file tell what kind it is.

@@ -3,7 +3,7 @@
 mod report;
 mod show;
 
-pub(crate) use report::{TraceReport, last_list};
+pub(crate) use report::{Shares, Totals, TraceReport, last_list};
 pub(crate) use show::{outcome, show};
 
 #[cfg(test)]

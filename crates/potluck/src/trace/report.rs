@@ -87,6 +87,7 @@ pub(crate) struct FileTrace {
 }
 
 /// An existence request.
+#[expect(clippy::struct_field_names, reason = "the document's word")]
 #[derive(Serialize, Debug, PartialEq, Clone)]
 pub(crate) struct Request {
     /// Its number, unique in this boot.
@@ -170,6 +171,7 @@ pub(crate) struct StepTrace {
 }
 
 /// Bytes by where they came from.
+#[expect(clippy::struct_field_names, reason = "the document's words")]
 #[derive(Serialize, Debug, PartialEq, Eq, Default, Clone, Copy)]
 pub(crate) struct Totals {
     /// They were on the node.
@@ -178,6 +180,19 @@ pub(crate) struct Totals {
     pub(crate) peer_bytes: u64,
     /// From the management server.
     pub(crate) origin_bytes: u64,
+}
+
+/// Files by where their bytes came from; what stands at several paths counts once.
+#[derive(Serialize, Debug, PartialEq, Eq, Default, Clone, Copy)]
+pub(crate) struct Shares {
+    /// They were on the node.
+    pub(crate) held: u64,
+    /// All of them from peers.
+    pub(crate) peers: u64,
+    /// All of them from the management server.
+    pub(crate) origin: u64,
+    /// From peers and from the server.
+    pub(crate) mixed: u64,
 }
 
 /// Something an operator should know.
@@ -253,6 +268,26 @@ impl TraceReport {
             executed: builder.executed.map(|(at, _)| at),
             troubles: builder.troubles,
         })
+    }
+
+    /// How many files came from where.
+    pub(crate) fn shares(&self) -> Shares {
+        let mut shares = Shares::default();
+        let mut seen = BTreeSet::new();
+        for file in self.files.iter().filter(|file| seen.insert(file.digest)) {
+            let from = |wanted: fn(&Source) -> bool| file.sources.ranges.iter().any(|range| wanted(&range.source));
+            let peers = from(|source| matches!(source, Source::Peer(_)));
+            let origin = from(|source| *source == Source::Origin);
+            let held = from(|source| *source == Source::Held);
+            *match (peers, origin, held) {
+                (true, true, _) => &mut shares.mixed,
+                (true, false, _) => &mut shares.peers,
+                (false, true, _) => &mut shares.origin,
+                (false, false, true) => &mut shares.held,
+                (false, false, false) => continue,
+            } += 1;
+        }
+        shares
     }
 
     /// When this run began: the first thing that is known of it.

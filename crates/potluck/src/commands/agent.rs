@@ -1,0 +1,211 @@
+//! `potluck agent`: the managed node.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use potluck_agent::{AgentConfig, AgentError, Finished, JoinFault};
+use potluck_model::LabelKey;
+use potluck_model::join::JoinString;
+use potluck_net::api::ApiFault;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::arguments::{Global, label};
+use crate::exit::{Doing, Exit, Failure, chain};
+use crate::output::Output;
+use crate::settings;
+use crate::shutdown;
+
+/// The most threads that an agent works with: it must not take a whole machine.
+const THREADS_MAX: usize = 4;
+
+/// Runs this machine's managed node
+///
+/// It joins the fleet once, keeps its identity, fetches what it is assigned from its peers and the server, executes it,
+/// and serves its peers.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Peers reach it on TCP and UDP port 7443. A settings file has the names of the flags:
+
+  data = \"/var/lib/potluck/node\"
+  join-file = \"/etc/potluck/join\"
+  root = \"/\"
+  label = [\"rack=12\"]
+  bind = \"10.0.0.7\"
+
+Examples:
+  potluck agent --join potluck1.…                     as a service, usually from systemd
+  potluck agent --once --detailed-exit-code           to the end of the designated configuration, then exit
+  potluck agent --data ./node --root ./root --join potluck1.…     to try it without root")]
+pub(crate) struct Args {
+    /// Read settings from this file; flags win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The join string, from `potluck join-token`; needed the first time only
+    #[arg(long, value_name = "STRING")]
+    join: Option<JoinString>,
+    /// Read the join string from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    join_file: Option<PathBuf>,
+    /// What paths on the machine that steps name are under [default: /]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// A label to ask for when joining; kept only if the token permits the key
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(LabelKey, String)>,
+    /// Use only this address of the machine: source address and multicast interface
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
+    /// End when the designated configuration has been executed
+    #[arg(long)]
+    once: bool,
+    /// With --once: exit code 2 instead of 0 if something was changed
+    #[arg(long, requires = "once")]
+    detailed_exit_code: bool,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Settings {
+    data: Option<PathBuf>,
+    join: Option<String>,
+    join_file: Option<PathBuf>,
+    root: Option<PathBuf>,
+    #[serde(default)]
+    label: Vec<String>,
+    bind: Option<IpAddr>,
+}
+
+pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let (exit_with_stdin, detailed) = (args.exit_with_stdin, args.detailed_exit_code);
+    let once = args.once;
+    let config = configuration(args, global)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let finished = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .doing(|| "starting the asynchronous runtime".into())?
+        .block_on(async {
+            let shutdown = shutdown::requested(exit_with_stdin)?;
+            potluck_agent::run(config, shutdown).await.map_err(|error| failure(&error))
+        })?;
+    if once {
+        report(&finished, output)?;
+    }
+    Ok(exit(&finished, detailed))
+}
+
+fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
+    let settings: Settings = args
+        .config
+        .as_deref()
+        .map_or_else(|| Ok(Settings::default()), settings::read)?;
+    let in_file = |what: &str, why: String| {
+        let file = args.config.clone().unwrap_or_default();
+        Failure::new(format!("{}: {what}: {why}", file.display())).exit(Exit::Data)
+    };
+    let join = match (args.join, args.join_file, settings.join, settings.join_file) {
+        (Some(join), ..) => Some(join),
+        (None, Some(file), ..) => Some(read_join(&file)?),
+        (None, None, Some(text), _) => Some(text.parse().map_err(|error| in_file("join", format!("{error}")))?),
+        (None, None, None, Some(file)) => Some(read_join(&file)?),
+        (None, None, None, None) => None,
+    };
+    let mut labels = args.labels;
+    if labels.is_empty() {
+        for text in &settings.label {
+            labels.push(label(text).map_err(|why| in_file(&format!("label {text:?}"), why))?);
+        }
+    }
+    let data = match global.data.clone().or(settings.data) {
+        Some(data) => data,
+        None => settings::default_data("node")?,
+    };
+    let program = std::env::current_exe().doing(|| "finding this program".into())?;
+    Ok(AgentConfig {
+        data,
+        join,
+        root: args.root.or(settings.root).unwrap_or_else(|| "/".into()),
+        labels: labels.into_iter().collect(),
+        bind: args.bind.or(settings.bind),
+        once: args.once,
+        program,
+    })
+}
+
+fn read_join(file: &Path) -> Result<JoinString, Failure> {
+    let doing = || format!("reading the join string from {}", file.display());
+    std::fs::read_to_string(file)
+        .doing(doing)?
+        .parse()
+        .doing(doing)
+        .map_err(|failure| failure.exit(Exit::Data))
+}
+
+fn failure(error: &AgentError) -> Failure {
+    let exit = match error {
+        AgentError::Join(JoinFault::Server(ApiFault::Unreachable { .. } | ApiFault::Silent { .. })) => Exit::Unreachable,
+        AgentError::Join(JoinFault::OtherFleet { .. } | JoinFault::Untrusted(_)) => Exit::Data,
+        _ => Exit::Failure,
+    };
+    Failure::new(chain(error)).exit(exit)
+}
+
+fn exit(finished: &Finished, detailed: bool) -> Exit {
+    match finished {
+        Finished::Unassigned => Exit::Unassigned,
+        Finished::Converged { changed: true, .. } if detailed => Exit::Changed,
+        Finished::Converged { .. } | Finished::Stopped => Exit::Ok,
+        Finished::Failed { .. } => Exit::StepFailed,
+        Finished::Unreachable => Exit::Unreachable,
+    }
+}
+
+/// The result of `--once`.
+fn report(finished: &Finished, output: Output) -> Result<(), Failure> {
+    let (state, recap, text) = match finished {
+        Finished::Unassigned => ("unassigned", None, "nothing is assigned to this node".to_owned()),
+        Finished::Converged { recap, .. } => ("converged", Some(recap), recap.to_string()),
+        Finished::Failed { recap: Some(recap) } => ("failed", Some(recap), recap.to_string()),
+        Finished::Failed { recap: None } => ("failed", None, "the release could not be executed; the log says why".into()),
+        Finished::Unreachable => (
+            "unreachable",
+            None,
+            "the management server cannot be reached, and nothing is known from before".into(),
+        ),
+        Finished::Stopped => ("stopped", None, "stopped before the end".into()),
+    };
+    let changed = matches!(finished, Finished::Converged { changed: true, .. });
+    output.result(&json!({ "state": state, "changed": changed, "recap": recap }), |_| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use potluck_model::trace::Recap;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_the_documented_ones() {
+        let converged = |changed| Finished::Converged {
+            changed,
+            recap: Recap::default(),
+        };
+        let codes = [
+            (converged(true), false, 0),
+            (converged(true), true, 2),
+            (converged(false), true, 0),
+            (Finished::Unassigned, false, 3),
+            (Finished::Unreachable, false, 4),
+            (Finished::Failed { recap: None }, false, 5),
+            (Finished::Stopped, false, 0),
+        ];
+        for (finished, detailed, code) in codes {
+            assert_eq!(exit(&finished, detailed) as u8, code, "{finished:?}");
+        }
+    }
+}

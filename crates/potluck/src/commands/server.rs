@@ -1,0 +1,153 @@
+//! `potluck server`: the management server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use potluck_server::{DEFAULT_PORT, RunningServer, ServerConfig, ServerError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Deserialize;
+
+use crate::arguments::Global;
+use crate::exit::{Doing, Exit, Failure, chain};
+use crate::output::{Output, print};
+use crate::settings;
+use crate::shutdown;
+
+/// Runs the management server
+///
+/// Everything it needs is made in its data directory at the first start: keys, the fleet's certificate authority, the
+/// database, and the operator's credential that the other commands use. It can be stopped or killed at any moment.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Nodes and operators reach it on TCP port 7440. A settings file has the names of the flags:
+
+  data = \"/srv/potluck\"
+  listen = \"0.0.0.0:7440\"
+  advertise = [\"potluck.example.org:7440\"]
+
+Examples:
+  potluck server                                          state in /var/lib/potluck/server (as root)
+  potluck server --data ./server --listen 127.0.0.1:7440
+  potluck server --config /etc/potluck/server.toml")]
+pub(crate) struct Args {
+    /// Read settings from this file; flags win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen [default: every address, port 7440]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = listen_address)]
+    listen: Option<SocketAddr>,
+    /// Where nodes and operators reach it; repeatable [default: the addresses of this machine]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Vec<String>,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Settings {
+    data: Option<PathBuf>,
+    listen: Option<String>,
+    #[serde(default)]
+    advertise: Vec<String>,
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let host = text.trim_start_matches('[').trim_end_matches(']');
+    text.parse()
+        .or_else(|_| host.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DEFAULT_PORT)))
+        .map_err(|_| "expected an IP address and a port, such as 0.0.0.0:7440 or [::]:7440".into())
+}
+
+pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let exit_with_stdin = args.exit_with_stdin;
+    let config = configuration(args, global)?;
+    raise_file_limit();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .doing(|| "starting the asynchronous runtime".into())?
+        .block_on(serve(config, exit_with_stdin, output))
+}
+
+fn configuration(args: Args, global: &Global) -> Result<ServerConfig, Failure> {
+    let file = args.config.clone();
+    let settings: Settings = file
+        .as_deref()
+        .map_or_else(|| Ok(Settings::default()), settings::read)?;
+    let data = match global.data.clone().or(settings.data) {
+        Some(data) => data,
+        None => settings::default_data("server")?,
+    };
+    let mut config = ServerConfig::new(data);
+    let written = settings.listen.map(|text| {
+        listen_address(&text).map_err(|why| {
+            let file = file.unwrap_or_default();
+            Failure::new(format!("{}: listen = {text:?}: {why}", file.display())).exit(Exit::Data)
+        })
+    });
+    if let Some(listen) = args.listen.map(Ok).or(written) {
+        config.listen = listen?;
+    }
+    config.advertise = if args.advertise.is_empty() {
+        settings.advertise
+    } else {
+        args.advertise
+    };
+    Ok(config)
+}
+
+async fn serve(config: ServerConfig, exit_with_stdin: bool, output: Output) -> Result<Exit, Failure> {
+    let shutdown = shutdown::requested(exit_with_stdin)?;
+    let server = RunningServer::start(config).await.map_err(|error| failure(&error))?;
+    if output.json {
+        // One line, so that who started it can read it while it runs.
+        let document = serde_json::json!({
+            "listening": server.address,
+            "advertised": server.advertised,
+            "operator": server.operator,
+        });
+        print(format!("{document}\n").as_bytes())?;
+    }
+    shutdown.await;
+    server.stop().await;
+    Ok(Exit::Ok)
+}
+
+fn failure(error: &ServerError) -> Failure {
+    let exit = match error {
+        ServerError::Config(_) | ServerError::Damaged { .. } | ServerError::Newer { .. } => Exit::Data,
+        _ => Exit::Failure,
+    };
+    Failure::new(chain(error)).exit(exit)
+}
+
+/// Each node that waits holds a connection: as many files may be open as the system lets this process open.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current < maximum || (current.is_some() && maximum.is_none()) {
+        let raised = Rlimit {
+            current: maximum,
+            maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "the limit for open files stays at {current:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_port_gets_the_default_one() {
+        let parsed = ["0.0.0.0", "127.0.0.1:0", "::", "[::1]", "[::]:80"].map(|text| listen_address(text).unwrap());
+        assert_eq!(
+            parsed.map(|address| address.to_string()),
+            ["0.0.0.0:7440", "127.0.0.1:0", "[::]:7440", "[::1]:7440", "[::]:80"]
+        );
+        assert!(listen_address("localhost").is_err());
+    }
+}
