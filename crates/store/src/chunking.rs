@@ -82,7 +82,7 @@ pub struct Whole {
 
 impl<R: Read> Chunker<R> {
     /// Cuts `source`. `average`, in bytes, is what `average_for` says. A stream of at most `SINGLE_CHUNK_BYTES_MAX` bytes is
-    /// one chunk in any case.
+    /// one chunk in any case, and a longer one at least two.
     pub fn new(source: R, average: u32) -> Self {
         let average = average.clamp(AVERAGE_BYTES_MIN, AVERAGE_BYTES_MAX).next_power_of_two();
         Self {
@@ -148,11 +148,14 @@ impl<R: Read> Iterator for Chunker<R> {
         }
         let ready = &self.buffer[self.from..];
         let is_first = self.size == 0;
-        let len = if is_first && self.is_at_end && ready.len() as u64 <= SINGLE_CHUNK_BYTES_MAX {
+        let is_whole = is_first && self.is_at_end;
+        let len = if is_whole && ready.len() as u64 <= SINGLE_CHUNK_BYTES_MAX {
             ready.len()
         } else {
             let cutter = FastCDC::new(ready, self.average / 4, self.average, self.max);
-            cutter.cut(0, ready.len()).1
+            let len = cutter.cut(0, ready.len()).1;
+            // Lists tell by the size which files have a chunk list, so what is larger must not be one chunk by chance.
+            if is_whole && len == ready.len() { len / 2 } else { len }
         };
         if len == 0 && !is_first {
             self.is_done = true;
@@ -253,6 +256,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_larger_is_at_least_two_chunks() {
+        for average in [AVERAGE_BYTES_MIN, AVERAGE_BYTES_MAX] {
+            for len in [65_537, 70_000, 131_072] {
+                for bytes in [random(2, len), vec![0; len]] {
+                    assert!(cut(&bytes, average).len() > 1, "{len} bytes");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_cuts_stay_where_they_were() {
         // Cuts are part of no format, but if they moved, one release would be sent whole.
         let lengths: Vec<u32> = cut(&random(7, 400_000), AVERAGE_BYTES_MIN)
@@ -316,7 +330,7 @@ mod tests {
         #[test]
         fn chunks_put_together_are_the_file(
             seed: u64,
-            len in 0_usize..3_000_000,
+            len in prop_oneof![0_usize..3_000_000, 60_000_usize..200_000],
             average in prop::sample::select(vec![32_u32 << 10, 64 << 10, 128 << 10]),
             step in 1_000_usize..300_000,
         ) {
@@ -334,7 +348,7 @@ mod tests {
             }
             prop_assert!(together == bytes);
             prop_assert_eq!(chunker.finish(), Whole { digest: Digest::of(&bytes), size: len as u64 });
-            prop_assert!(chunks.len() == 1 || len as u64 > SINGLE_CHUNK_BYTES_MAX);
+            prop_assert_eq!(chunks.len() == 1, len as u64 <= SINGLE_CHUNK_BYTES_MAX);
             // However the bytes come in, the cuts are the same.
             prop_assert_eq!(chunks, cut(&bytes, average));
         }
