@@ -20,3 +20,6 @@ pub const MULTICAST_PORT: u16 = 7443;
 pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 74, 43);
 /// The IPv6 group: transient (flag T) and link-local (scope 2, RFC 4291), `PLK1` in ASCII.
 pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x504c, 0x4b31);
+
+#[cfg(test)]
+mod tests;

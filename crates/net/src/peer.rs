@@ -105,3 +105,6 @@ async fn next(frames: &mut Frames) -> Result<Received, PeerFault> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

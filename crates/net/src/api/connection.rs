@@ -242,7 +242,7 @@ impl Answer {
 }
 
 /// Waits for `future` as long as bytes move; `None` if none did for `silence_max`.
-async fn unless_silent<F: Future>(moved: &AtomicU64, silence_max: Duration, future: F) -> Option<F::Output> {
+pub(super) async fn unless_silent<F: Future>(moved: &AtomicU64, silence_max: Duration, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let mut seen = moved.load(Ordering::Relaxed);
     let mut since = tokio::time::Instant::now();

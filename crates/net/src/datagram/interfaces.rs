@@ -55,7 +55,8 @@ fn select(addresses: &[if_addrs::Interface], bind: Option<IpAddr>) -> Vec<Interf
             IpAddr::V4(ip) => {
                 interface.v4.get_or_insert(ip);
             }
-            IpAddr::V6(_) => interface.v6 = true,
+            // Systems route no IPv6 multicast over the loopback interface.
+            IpAddr::V6(ip) => interface.v6 |= !ip.is_loopback(),
         }
     }
     found.into_values().collect()

@@ -208,7 +208,8 @@ fn aligned(len: usize) -> usize {
     len.next_multiple_of(4)
 }
 
-#[cfg(all(test, target_endian = "little"))]
+#[cfg(test)]
+#[cfg(target_endian = "little")]
 mod tests {
     use super::*;
 
