@@ -62,7 +62,9 @@ pub(crate) struct Global {
 /// What can be done.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Demo(commands::demo::Args),
     Server(commands::server::Args),
+    Agent(commands::agent::Args),
     JoinToken(commands::join_token::Args),
     Publish(commands::publish::Args),
     Assign(commands::assign::Args),
@@ -74,6 +76,7 @@ pub(crate) enum Command {
     Node(commands::status::NodeArgs),
     Logs(commands::logs::Args),
     Trace(commands::trace::Args),
+    Execute(commands::execute::Args),
 }
 
 /// Parses `KEY=VALUE`.
@@ -97,7 +100,7 @@ impl Command {
     /// What is logged unless flags or the environment say otherwise: services tell what an operator cares about.
     pub(crate) fn usual_level(&self) -> LevelFilter {
         match self {
-            Self::Server(_) => LevelFilter::INFO,
+            Self::Server(_) | Self::Agent(_) => LevelFilter::INFO,
             _ => LevelFilter::WARN,
         }
     }

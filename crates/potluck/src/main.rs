@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod credential;
+mod demo;
 mod exit;
 mod fleet;
 mod logging;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         }
     };
     match run(cli) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(failure) => {
             report(&failure);
             failure.exit.into()
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<Exit, Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
     logging::start(
         global.log_format,

@@ -83,7 +83,9 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
     let (exit_with_stdin, detailed) = (args.exit_with_stdin, args.detailed_exit_code);
     let once = args.once;
     let config = configuration(args, global)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS_MAX);
     let finished = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
@@ -91,7 +93,9 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         .doing(|| "starting the asynchronous runtime".into())?
         .block_on(async {
             let shutdown = shutdown::requested(exit_with_stdin)?;
-            potluck_agent::run(config, shutdown).await.map_err(|error| failure(&error))
+            potluck_agent::run(config, shutdown)
+                .await
+                .map_err(|error| failure(&error))
         })?;
     if once {
         report(&finished, output)?;
@@ -110,9 +114,8 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
     };
     let join = match (args.join, args.join_file, settings.join, settings.join_file) {
         (Some(join), ..) => Some(join),
-        (None, Some(file), ..) => Some(read_join(&file)?),
+        (None, Some(file), ..) | (None, None, None, Some(file)) => Some(read_join(&file)?),
         (None, None, Some(text), _) => Some(text.parse().map_err(|error| in_file("join", format!("{error}")))?),
-        (None, None, None, Some(file)) => Some(read_join(&file)?),
         (None, None, None, None) => None,
     };
     let mut labels = args.labels;
@@ -148,7 +151,9 @@ fn read_join(file: &Path) -> Result<JoinString, Failure> {
 
 fn failure(error: &AgentError) -> Failure {
     let exit = match error {
-        AgentError::Join(JoinFault::Server(ApiFault::Unreachable { .. } | ApiFault::Silent { .. })) => Exit::Unreachable,
+        AgentError::Join(JoinFault::Server(ApiFault::Unreachable { .. } | ApiFault::Silent { .. })) => {
+            Exit::Unreachable
+        }
         AgentError::Join(JoinFault::OtherFleet { .. } | JoinFault::Untrusted(_)) => Exit::Data,
         _ => Exit::Failure,
     };
@@ -171,7 +176,11 @@ fn report(finished: &Finished, output: Output) -> Result<(), Failure> {
         Finished::Unassigned => ("unassigned", None, "nothing is assigned to this node".to_owned()),
         Finished::Converged { recap, .. } => ("converged", Some(recap), recap.to_string()),
         Finished::Failed { recap: Some(recap) } => ("failed", Some(recap), recap.to_string()),
-        Finished::Failed { recap: None } => ("failed", None, "the release could not be executed; the log says why".into()),
+        Finished::Failed { recap: None } => (
+            "failed",
+            None,
+            "the release could not be executed; the log says why".into(),
+        ),
         Finished::Unreachable => (
             "unreachable",
             None,

@@ -1,6 +1,9 @@
 //! One file for each command, or for a few that are much alike.
 
+pub(crate) mod agent;
 pub(crate) mod assign;
+pub(crate) mod demo;
+pub(crate) mod execute;
 pub(crate) mod halt;
 pub(crate) mod join_token;
 pub(crate) mod logs;
@@ -9,14 +12,18 @@ pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod trace;
 
+use std::process::ExitCode;
+
 use crate::arguments::{Command, Global};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::Output;
 
 /// Runs the command.
-pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<Exit, Failure> {
-    match command {
+pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<ExitCode, Failure> {
+    let exit = match command {
+        Command::Demo(args) => demo::run(args, output),
         Command::Server(args) => server::run(args, global, output),
+        Command::Agent(args) => agent::run(args, global, output),
         Command::JoinToken(args) => join_token::run(args, global, output),
         Command::Publish(args) => publish::run(args, global, output),
         Command::Assign(args) => assign::run(args, global, output),
@@ -28,5 +35,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Node(args) => status::node(&args, global, output),
         Command::Logs(args) => logs::run(&args, global, output),
         Command::Trace(args) => trace::run(&args, global, output),
-    }
+        Command::Execute(args) => return Ok(execute::run(&args)),
+    };
+    Ok(exit?.into())
 }

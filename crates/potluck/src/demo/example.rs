@@ -117,7 +117,11 @@ fn archive(path: &Path) -> io::Result<()> {
     noise("application").fill(&mut data);
     let files: [(&str, u32, &[u8]); 3] = [
         ("bin/web-edge", 0o755, b"#!/bin/sh\necho \"web-edge 1.0\"\n"),
-        ("share/web-edge/README", 0o644, b"An application that came as an archive.\n"),
+        (
+            "share/web-edge/README",
+            0o644,
+            b"An application that came as an archive.\n",
+        ),
         ("share/web-edge/data.bin", 0o644, &data),
     ];
     for (name, mode, bytes) in files {
@@ -144,7 +148,10 @@ mod tests {
         let (entries, steps, warnings) = look(&example).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         assert!(entries > SMALL_FILES + 8, "{entries}");
-        assert_eq!(steps, ["settings", "site", "prepare", "index", "app", "assets", "catalogue"]);
+        assert_eq!(
+            steps,
+            ["settings", "site", "prepare", "index", "app", "assets", "catalogue"]
+        );
     }
 
     #[test]

@@ -104,7 +104,10 @@ pub(crate) async fn run(
     };
     let directory = stage.close(kept).await;
     let shown = Shown { directory, ..acts? };
-    let failed = shown.nodes.iter().any(|node| node.info.progress.state == NodeState::Failed);
+    let failed = shown
+        .nodes
+        .iter()
+        .any(|node| node.info.progress.state == NodeState::Failed);
     Ok((shown, if failed { Exit::StepFailed } else { Exit::Ok }))
 }
 
@@ -273,7 +276,11 @@ impl Stage {
             directory,
         } = self;
         // All at once, then one by one: each has a moment to end by itself.
-        let ending: Vec<_> = agents.into_iter().chain([server]).map(|program| tokio::spawn(program.end())).collect();
+        let ending: Vec<_> = agents
+            .into_iter()
+            .chain([server])
+            .map(|program| tokio::spawn(program.end()))
+            .collect();
         for ended in ending {
             let _ = ended.await;
         }

@@ -1,5 +1,6 @@
 //! What the demo shows: how far the nodes are while it runs, and at the end who got what from where.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -48,7 +49,8 @@ impl Live {
             .collect();
         for state in &now {
             if !self.last.contains(state) {
-                self.output.note(&format!("{:>6}  {} {}", span(elapsed), state.0, word(state.1)));
+                self.output
+                    .note(&format!("{:>6}  {} {}", span(elapsed), state.0, word(state.1)));
             }
         }
         self.last = now;
@@ -145,18 +147,22 @@ pub(crate) fn summary(shown: &Shown, style: Style) -> String {
     let payload = shown.published.bytes;
     let origin: u64 = shown.nodes.iter().map(|node| node.bytes.origin_bytes).sum();
     let peers: u64 = shown.nodes.iter().map(|node| node.bytes.peer_bytes).sum();
-    out.push_str(&format!(
+    let _ = write!(
+        out,
         "\n{} for each of {} nodes: {} came from the server ({} times the release), {} from peers.\n",
         bytes(payload),
         shown.nodes.len(),
         bytes(origin),
         ratio(origin, payload),
         bytes(peers)
-    ));
-    match &shown.directory {
-        Some(directory) => out.push_str(&format!("Kept in {}.\n", directory.display())),
-        None => out.push_str("To see more, `potluck demo --keep` leaves it running and says how to look into it.\n"),
-    }
+    );
+    let _ = match &shown.directory {
+        Some(directory) => writeln!(out, "Kept in {}.", directory.display()),
+        None => writeln!(
+            out,
+            "To see more, `potluck demo --keep` leaves it running and says how to look into it."
+        ),
+    };
     out
 }
 
@@ -175,7 +181,11 @@ pub(super) fn kept(output: Output, directory: &Path, shown: &Shown) {
     }
     let data = directory.join("server");
     let program = std::env::current_exe().map_or_else(|_| "potluck".into(), |path| path.display().to_string());
-    let node = shown.nodes.last().map(|node| node.info.node.to_string()).unwrap_or_default();
+    let node = shown
+        .nodes
+        .last()
+        .map(|node| node.info.node.to_string())
+        .unwrap_or_default();
     output.note(&format!(
         "\nIt runs until Ctrl-C. In another terminal:\n  \
          {program} --data {data} status\n  \
