@@ -281,7 +281,9 @@ fn refused(name: &[u8], why: &'static str) -> ArchiveError {
 struct TooMany;
 
 fn damage(error: &io::Error, limit: u64) -> ArchiveError {
-    let too_many = error.get_ref().is_some_and(|inner| inner.is::<TooMany>());
+    let too_many = error
+        .get_ref()
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooMany>);
     if too_many {
         ArchiveError::Bytes(limit)
     } else {

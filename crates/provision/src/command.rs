@@ -249,7 +249,7 @@ impl Running {
 struct Lines {
     /// As much of the line as is kept.
     line: Vec<u8>,
-    lines: usize,
+    passed_on: usize,
     bytes: usize,
     last: String,
 }
@@ -290,13 +290,13 @@ impl Lines {
         if !text.trim().is_empty() {
             self.last.clone_from(&text);
         }
-        if self.lines > OUTPUT_LINES_MAX {
+        if self.passed_on > OUTPUT_LINES_MAX {
             return Ok(());
         }
-        self.lines += 1;
+        self.passed_on += 1;
         self.bytes += text.len();
-        if self.lines > OUTPUT_LINES_MAX || self.bytes > OUTPUT_BYTES_MAX {
-            self.lines = OUTPUT_LINES_MAX + 1;
+        if self.passed_on > OUTPUT_LINES_MAX || self.bytes > OUTPUT_BYTES_MAX {
+            self.passed_on = OUTPUT_LINES_MAX + 1;
             return sink(Event::Line(format!(
                 "(more output, which is not kept: the limit is {OUTPUT_LINES_MAX} lines and {OUTPUT_BYTES_MAX} bytes a step)"
             )));

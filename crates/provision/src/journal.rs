@@ -288,8 +288,8 @@ mod tests {
     use super::*;
     use crate::tail::{Position, Tail};
 
-    fn trouble(text: &str) -> Option<What> {
-        Some(What::Trouble { message: text.into() })
+    fn trouble(text: &str) -> What {
+        What::Trouble { message: text.into() }
     }
 
     fn texts(dir: &Path, tail: &mut Tail) -> Vec<String> {
@@ -308,7 +308,7 @@ mod tests {
         let line = Line {
             at: UnixMicros(1),
             list: None,
-            what: trouble("x"),
+            what: Some(trouble("x")),
             fact: None,
         };
         let bytes = encode(&line);
@@ -323,16 +323,16 @@ mod tests {
     fn a_torn_last_line_is_cut_off_wherever_it_was_torn() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
-        journal.append(None, trouble("one"), None).unwrap();
+        journal.append(None, Some(trouble("one")), None).unwrap();
         let good = journal.len;
-        journal.append(None, trouble("two"), None).unwrap();
+        journal.append(None, Some(trouble("two")), None).unwrap();
         journal.sync().unwrap();
         let whole = fs::read(path_of(dir.path(), 0)).unwrap();
         for cut in good as usize..whole.len() {
             fs::write(path_of(dir.path(), 0), &whole[..cut]).unwrap();
             let mut journal = Journal::open(dir.path()).unwrap();
             assert_eq!(journal.len, good);
-            journal.append(None, trouble("three"), None).unwrap();
+            journal.append(None, Some(trouble("three")), None).unwrap();
             let mut tail = Tail::new(dir.path(), Position::default());
             assert_eq!(texts(dir.path(), &mut tail), ["one", "three"]);
         }
@@ -343,7 +343,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         for text in ["one", "two", "three"] {
-            journal.append(None, trouble(text), None).unwrap();
+            journal.append(None, Some(trouble(text)), None).unwrap();
         }
         let path = path_of(dir.path(), 0);
         let text = fs::read_to_string(&path).unwrap().replace("two", "twO");
@@ -362,7 +362,7 @@ mod tests {
         let mut tail = Tail::new(dir.path(), Position::default());
         let mut seen = Vec::new();
         for number in 0..40 {
-            journal.append(None, trouble(&number.to_string()), None).unwrap();
+            journal.append(None, Some(trouble(&number.to_string())), None).unwrap();
             journal.rotate_if_large().unwrap();
             if number % 2 == 0 {
                 // A reader that starts anew from its position.

@@ -10,6 +10,7 @@
 mod archive;
 mod command;
 mod content;
+mod engine;
 mod executor;
 mod file;
 mod job;
@@ -19,8 +20,11 @@ mod lock;
 mod machine;
 mod place;
 mod placed;
+mod private;
+mod process;
 mod root;
 mod state;
+mod steps;
 mod tail;
 mod trust;
 
@@ -29,5 +33,6 @@ pub use job::{JOB_BYTES_MAX, Job};
 pub use journal::{JOURNAL_BYTES_MAX, JOURNAL_FORMAT, JournalError};
 pub use lock::running;
 pub use machine::{Machine, PackageManager, usable};
+pub use process::{RunError, main};
 pub use tail::{Position, Record, Tail};
 pub use trust::{RefusedError, TRUST_FORMAT};

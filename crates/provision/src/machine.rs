@@ -79,7 +79,9 @@ pub fn usable(list: &List, machine: &Machine) -> BTreeSet<Digest> {
                 }
                 Action::Run { source, inputs, .. } => {
                     uses(source);
-                    inputs.iter().for_each(|input| uses(input));
+                    for input in inputs {
+                        uses(input);
+                    }
                 }
                 Action::File { source, .. } | Action::Archive { source, .. } => uses(source),
             }

@@ -25,10 +25,10 @@ pub(crate) struct PlaceError {
 }
 
 impl PlaceError {
-    fn new(path: &str, why: impl ToString) -> Self {
+    fn new(path: &str, why: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
-            why: why.to_string(),
+            why: why.into(),
         }
     }
 
@@ -376,11 +376,6 @@ impl<'r> Look<'r> {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// The root that it looks at.
-    pub(crate) fn root(&self) -> &'r MachineRoot {
-        self.directories.root()
-    }
 }
 
 #[cfg(test)]
@@ -403,7 +398,8 @@ mod tests {
 
     fn write(placement: &mut Placement<'_>, path: &str, mode: u32, bytes: &[u8]) -> Result<(), PlaceError> {
         placement.file(path, mode, |file| {
-            file.write_all(bytes).map_err(|error| PlaceError::new("test", error))
+            file.write_all(bytes)
+                .map_err(|error| PlaceError::new("test", error.to_string()))
         })
     }
 

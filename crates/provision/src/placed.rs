@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::file;
 
 /// The version of `placed.json` that this version writes and reads.
-pub const PLACED_FORMAT: u32 = 1;
+pub(crate) const PLACED_FORMAT: u32 = 1;
 
 /// Something that was placed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

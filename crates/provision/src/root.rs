@@ -163,10 +163,6 @@ impl<'r> Directories<'r> {
         }
     }
 
-    pub(crate) fn root(&self) -> &'r MachineRoot {
-        self.root
-    }
-
     pub(crate) fn at(&mut self, path: &str) -> io::Result<Rc<OwnedFd>> {
         if let Some(index) = self.open.iter().position(|(open, _)| open == path) {
             let found = self.open.remove(index).expect("it was found there");

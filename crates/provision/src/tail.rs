@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use crate::journal::Journal;
 
-    fn trouble(text: &str) -> Option<What> {
-        Some(What::Trouble { message: text.into() })
+    fn trouble(text: &str) -> What {
+        What::Trouble { message: text.into() }
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
     fn a_line_that_is_being_written_waits_for_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
-        journal.append(None, trouble("one"), None).unwrap();
+        journal.append(None, Some(trouble("one")), None).unwrap();
         let path = journal::path_of(dir.path(), 0);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -213,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path()).unwrap();
         for _ in 0..3 {
-            journal.append(None, trouble("long ago"), None).unwrap();
+            journal.append(None, Some(trouble("long ago")), None).unwrap();
         }
         let mut tail = Tail::new(
             dir.path(),
@@ -229,7 +229,7 @@ mod tests {
         };
         let mut tail = Tail::new(dir.path(), far);
         assert_eq!(tail.poll().unwrap(), []);
-        journal.append(None, trouble("new"), None).unwrap();
+        journal.append(None, Some(trouble("new")), None).unwrap();
         assert_eq!(tail.poll().unwrap().len(), 1);
     }
 }

@@ -12,6 +12,9 @@ use ::zip::write::SimpleFileOptions;
 use super::*;
 use crate::root::MachineRoot;
 
+/// Kind, name and link target.
+type Entry = (EntryType, &'static str, &'static str);
+
 /// One entry of a tar: its kind, name, link target and bytes. Names are written as they are, however bad.
 fn entry(builder: &mut Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str, bytes: &[u8]) {
     let mut header = Header::new_ustar();
@@ -25,7 +28,7 @@ fn entry(builder: &mut Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str
     builder.append(&header, bytes).unwrap();
 }
 
-fn tar(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
+fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (kind, name, link) in entries {
         let bytes: &[u8] = if *kind == EntryType::Regular { b"data" } else { b"" };
@@ -138,7 +141,7 @@ fn a_zip_unpacks_with_its_modes_and_links() {
 fn hostile_entries_are_refused_by_name_and_nothing_is_unpacked() {
     use EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink};
     let good = (Regular, "good", "");
-    let hostile: &[(&str, &[(EntryType, &str, &str)])] = &[
+    let hostile: &[(&str, &[Entry])] = &[
         ("/abs", &[(Regular, "/abs", "")]),
         ("../up", &[(Regular, "../up", "")]),
         ("a/../../up", &[(Regular, "a/../../up", "")]),

@@ -1,0 +1,198 @@
+//! The executing process: takes a job from its pipe, verifies it, and executes it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use potluck_model::list::{List, ListError};
+use potluck_model::trace::{Recap, What};
+use potluck_model::{Digest, UnixSeconds};
+
+use crate::content::{self, Contents};
+use crate::engine::{Engine, Setting};
+use crate::executor::halt_path;
+use crate::job::{self, Job};
+use crate::journal::{Journal, JournalError};
+use crate::lock::Lock;
+use crate::machine::Machine;
+use crate::placed::PlacedFiles;
+use crate::root::MachineRoot;
+use crate::trust::{self, RefusedError};
+
+/// The most bytes of a list.
+const LIST_BYTES_MAX: u64 = 256 << 20;
+/// `PATH` of steps.
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why a job was not done. Where there is a journal, it says so there, too.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// No second process in a directory.
+    #[error("another process executes in {0} already")]
+    Running(PathBuf),
+    /// The pipe brought no job.
+    #[error("cannot read the job: {0}")]
+    Job(io::Error),
+    /// The directory cannot be used.
+    #[error("cannot use {path}: {source}")]
+    Dir {
+        /// Which directory or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The job is not to be believed.
+    #[error("the assignment was refused, and nothing was executed: {0}")]
+    Refused(#[from] RefusedError),
+    /// The list's bytes are not those that are assigned.
+    #[error("the list that is assigned cannot be read, and nothing was executed: {0}")]
+    List(String),
+    /// The root is not there.
+    #[error("cannot use the root {path} (--root), and nothing was executed: {source}")]
+    Root {
+        /// The root.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is not noted may not be done.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// The executing process's `main`: `dir` is its own directory, the job comes over stdin.
+///
+/// Success means that the run is over, however its steps ended: the records say how (see `Tail`). Otherwise the reason is on
+/// stderr and, where that is possible, in the journal as trouble.
+pub fn main(dir: &Path) -> ExitCode {
+    match process(dir) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody else hears it; if that fails, nobody does.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn process(dir: &Path) -> Result<Recap, RunError> {
+    // Fails if this is a session of its own already, which is as well.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let dir_error = |source| RunError::Dir {
+        path: dir.to_owned(),
+        source,
+    };
+    let lock = Lock::take(dir).map_err(dir_error)?;
+    let _lock = lock.ok_or_else(|| RunError::Running(dir.to_owned()))?;
+    let dir = dir.canonicalize().map_err(dir_error)?;
+    let job = job::read_job(&mut io::stdin().lock()).map_err(RunError::Job)?;
+    let halted = Arc::new(AtomicBool::new(job.halted));
+    {
+        let halted = Arc::clone(&halted);
+        std::thread::spawn(move || {
+            // The end of the pipe is the end of the agent, not of the run.
+            while let Ok(Some(control)) = job::read_control(&mut io::stdin().lock()) {
+                if control.halt {
+                    halted.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    run(&dir, &job, &halted, Machine::detect(), SEARCH.into())
+}
+
+/// Executes a job in `dir`, which the caller has locked.
+pub(crate) fn run(
+    dir: &Path,
+    job: &Job,
+    halted: &AtomicBool,
+    machine: Machine,
+    search: OsString,
+) -> Result<Recap, RunError> {
+    match fs::remove_file(halt_path(dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(RunError::Dir {
+                path: halt_path(dir),
+                source: error,
+            });
+        }
+        _ => {}
+    }
+    let mut journal = Journal::open(dir)?;
+    journal.rotate_if_large()?;
+    let list = match verify(dir, job) {
+        Ok(list) => list,
+        Err((about, error)) => {
+            let what = What::Trouble {
+                message: error.to_string(),
+            };
+            journal.append(about, Some(what), None)?;
+            journal.sync()?;
+            return Err(error);
+        }
+    };
+    let digest = list.digest();
+    let prepared = MachineRoot::open(&job.machine_root)
+        .map_err(|source| RunError::Root {
+            path: job.machine_root.clone(),
+            source,
+        })
+        .and_then(|root| {
+            let placed = PlacedFiles::open(dir, root.path()).map_err(|source| RunError::Dir {
+                path: dir.join("placed.json"),
+                source,
+            })?;
+            Ok((root, placed))
+        });
+    let (root, placed) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let what = What::Trouble {
+                message: error.to_string(),
+            };
+            journal.append(Some(digest), Some(what), None)?;
+            journal.sync()?;
+            return Err(error);
+        }
+    };
+    let setting = Setting {
+        dir,
+        list: &list,
+        digest,
+        node: job.node,
+        root,
+        machine,
+        search,
+        halted,
+    };
+    let contents = Contents::new(&job.contents);
+    Ok(Engine::new(&setting, journal, contents, placed).run()?)
+}
+
+/// The list, if all that leads to it is signed, pinned and of the right digest. Else why not, and which list it is about.
+fn verify(dir: &Path, job: &Job) -> Result<List, (Option<Digest>, RunError)> {
+    let release = trust::admit(dir, job, UnixSeconds::now()).map_err(|error| (None, error.into()))?;
+    let about = |why: String| (Some(release.list), RunError::List(why));
+    let bytes = content::read(&job.list, LIST_BYTES_MAX)
+        .map_err(|error| about(format!("{}: {error}", job.list.path.display())))?;
+    if Digest::of(&bytes) != release.list || bytes.len() as u64 != release.list_size {
+        return Err(about(format!(
+            "the bytes in the store ({}) are not those that are assigned",
+            job.list.path.display()
+        )));
+    }
+    let list = List::from_bytes(&bytes).map_err(|error: ListError| about(error.to_string()))?;
+    if list.configuration != release.configuration || list.release != release.release {
+        return Err(about(format!(
+            "it is release {} of {}, but release {} of {} is assigned",
+            list.release, list.configuration, release.release, release.configuration
+        )));
+    }
+    Ok(list)
+}

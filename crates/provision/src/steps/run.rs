@@ -1,0 +1,180 @@
+//! `run`: a script of the release, in the private directory, with a clean environment. Also the guard `unless`.
+//!
+//! Not confined: it runs as who runs the agent.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use potluck_model::canonical;
+use potluck_model::list::{Action, Entry, ExitOutcome, Step};
+use potluck_model::trace::Outcome;
+use potluck_model::{ConfigurationName, Digest, StepId};
+use serde::Serialize;
+
+use crate::command::{Exit, signal_name};
+use crate::engine::{Done, Engine, Fault, clip, failed};
+use crate::private;
+use crate::state::Fact;
+
+/// What a run-once step is remembered by: its definition and its inputs.
+#[derive(Serialize)]
+struct Once<'a> {
+    configuration: &'a ConfigurationName,
+    step: &'a StepId,
+    root: &'a Path,
+    action: &'a Action,
+    inputs: Vec<&'a Entry>,
+}
+
+pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
+    let Action::Run {
+        source,
+        args,
+        env,
+        exit,
+        inputs,
+    } = &step.action
+    else {
+        return Err(failed("not a run step"));
+    };
+    let setting = engine.setting;
+    let script = setting
+        .list
+        .entry(source)
+        .ok_or_else(|| failed(format!("{source} is not in the list")))?;
+    let guarded = step.unless.is_some() || step.creates.is_some();
+    let key = (!guarded).then(|| {
+        let mut all = vec![script];
+        for input in inputs {
+            all.extend(setting.list.entries_under(input));
+        }
+        Digest::of(&canonical::to_bytes(&Once {
+            configuration: &setting.list.configuration,
+            step: &step.id,
+            root: setting.root.path(),
+            action: &step.action,
+            inputs: all,
+        }))
+    });
+    if let Some(at) = key.and_then(|key| engine.journal.state().ran.get(&key)) {
+        let message = format!(
+            "it ran already (at Unix time {}), and neither it nor its inputs changed",
+            at.0 / 1_000_000
+        );
+        return Ok(Done::new(Outcome::Unchanged, message));
+    }
+    let mut command = script_command(engine, script)?;
+    command.args(args);
+    environment(engine, &mut command)?;
+    for variable in env {
+        command.env(&variable.name, &variable.value);
+    }
+    let ended = engine.execute(&step.id, command, true)?;
+    let said = if ended.last_line.is_empty() {
+        String::new()
+    } else {
+        format!("; its last line: {}", clip(&ended.last_line))
+    };
+    let code = match ended.exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => return Err(failed(format!("it was ended by {}{said}", signal_name(signal)))),
+        Exit::TimedOut => {
+            return Err(failed(format!(
+                "it did not end within {} s, and was ended with all its processes{said}",
+                step.timeout_seconds
+            )));
+        }
+    };
+    let meaning = exit.iter().find(|meaning| i32::from(meaning.code) == code);
+    let outcome = match (meaning.map(|meaning| meaning.means), code) {
+        (Some(ExitOutcome::Changed), _) | (None, 0) => Outcome::Changed,
+        (Some(ExitOutcome::Unchanged), _) => Outcome::Unchanged,
+        (Some(ExitOutcome::Failed) | None, _) => Outcome::Failed,
+    };
+    Ok(Done {
+        outcome,
+        exit: Some(code),
+        message: if outcome == Outcome::Failed {
+            format!("exit code {code}{said}")
+        } else {
+            String::new()
+        },
+        fact: key.filter(|_| outcome != Outcome::Failed).map(Fact::Ran),
+    })
+}
+
+/// Whether the guard says that nothing is to be done.
+pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> Result<bool, Fault> {
+    let (program, args) = unless.split_first().ok_or_else(|| failed("the guard is empty"))?;
+    // `./check.sh` is the release's own; `/bin/test` and `test` are the machine's.
+    let own = program
+        .strip_prefix("./")
+        .or_else(|| (program.contains('/') && !program.starts_with('/')).then_some(program.as_str()));
+    let entry = own.and_then(|path| engine.setting.list.entry(path));
+    let mut command = match (entry, own) {
+        (Some(entry @ Entry::File { .. }), _) => script_command(engine, entry)?,
+        (_, Some(path)) => Command::new(private::of(engine)?.path().join(path)),
+        (_, None) => Command::new(program),
+    };
+    command.args(args);
+    environment(engine, &mut command)?;
+    let ended = engine.execute(&step.id, command, false).map_err(|fault| match fault {
+        Fault::Failed(why) => failed(format!("its guard `{}`: {why}", clip(&unless.join(" ")))),
+        journal @ Fault::Journal(_) => journal,
+    })?;
+    match ended.exit {
+        Exit::Code(code) => Ok(code == 0),
+        Exit::Signal(signal) => Err(failed(format!("its guard was ended by {}", signal_name(signal)))),
+        Exit::TimedOut => Err(failed(format!(
+            "its guard did not end within {} s",
+            step.timeout_seconds
+        ))),
+    }
+}
+
+/// A script of the release: executed itself if it is executable or begins with `#!`, else by `sh`.
+fn script_command(engine: &mut Engine<'_>, entry: &Entry) -> Result<Command, Fault> {
+    let Entry::File { path, mode, .. } = entry else {
+        return Err(failed(format!("{} is not a file", entry.path())));
+    };
+    let script = private::file(engine, entry)?;
+    let io = |error| failed(format!("cannot use the private copy of {path}: {error}"));
+    if mode & 0o111 == 0 {
+        let mut head = [0; 2];
+        let read = fs::File::open(&script)
+            .and_then(|mut file| file.read(&mut head))
+            .map_err(io)?;
+        if head[..read] != *b"#!" {
+            let mut command = Command::new("sh");
+            command.arg(&script);
+            return Ok(command);
+        }
+        fs::set_permissions(&script, fs::Permissions::from_mode(mode | 0o500)).map_err(io)?;
+    }
+    Ok(Command::new(script))
+}
+
+/// The standard environment, and nothing of the agent's own.
+fn environment(engine: &mut Engine<'_>, command: &mut Command) -> Result<(), Fault> {
+    let setting = engine.setting;
+    let private = private::of(engine)?;
+    let home = if rustix::process::geteuid().is_root() {
+        "/root".into()
+    } else {
+        std::env::var_os("HOME").unwrap_or_else(|| "/".into())
+    };
+    command
+        .current_dir(private.path())
+        .env_clear()
+        .env("PATH", &setting.search)
+        .env("HOME", home)
+        .env("LANG", "C.UTF-8")
+        .env("POTLUCK_ROOT", setting.root.path())
+        .env("POTLUCK_NODE", setting.node.to_string())
+        .env("POTLUCK_CONFIGURATION", setting.list.configuration.as_str())
+        .env("POTLUCK_RELEASE", setting.list.release.to_string());
+    Ok(())
+}
