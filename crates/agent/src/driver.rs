@@ -72,6 +72,7 @@ pub(crate) enum Event {
         transfer: TransferId,
         content: Digest,
         chunk: u32,
+        bytes: u64,
     },
     /// A chunk that arrived does not have its digest.
     Corrupt {
@@ -321,7 +322,11 @@ impl Driver {
                 transfer,
                 content,
                 chunk,
-            } => self.handle_stored(transfer, content, chunk),
+                bytes,
+            } => {
+                self.shapes.measured(&content, bytes);
+                self.handle_stored(transfer, content, chunk);
+            }
             Event::Corrupt {
                 transfer,
                 content,
@@ -379,11 +384,14 @@ impl Driver {
         }
         self.adopt(head);
         if cause != Cause::Notified || changed {
-            self.record(What::Assigned {
+            let list = assignment.release.as_ref().map(|release| release.list);
+            let assigned = What::Assigned {
                 sequence: assignment.sequence,
                 configuration: assignment.release.as_ref().map(|release| release.configuration.clone()),
                 release: assignment.release.as_ref().map_or(0, |release| release.release),
-            });
+            };
+            // Under the list that it names, which is not the designated one yet.
+            self.tools.outbox.record(list, assigned);
         }
         if changed || !self.designation_known {
             self.designation_known = true;

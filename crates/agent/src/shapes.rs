@@ -75,6 +75,15 @@ impl Shapes {
         });
     }
 
+    /// What was of unknown length has been stored: it has this many bytes.
+    pub(crate) fn measured(&mut self, content: &Digest, len: u64) {
+        if let Some(Shape::One { bytes, exact }) = self.0.get_mut(content)
+            && !*exact
+        {
+            (*bytes, *exact) = (len, true);
+        }
+    }
+
     pub(crate) fn many(&mut self, content: Digest, chunks: ChunkList) -> Arc<Layout> {
         let layout = Arc::new(Layout::new(chunks));
         self.0.insert(content, Shape::Many(Arc::clone(&layout)));
@@ -123,6 +132,19 @@ impl Shapes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_length_of_a_chunk_list_is_known_once_it_is_stored() {
+        let (chunk_list, small) = (Digest::of(b"chunk list"), Digest::of(b"small"));
+        let mut shapes = Shapes::default();
+        shapes.chunk_list(chunk_list);
+        shapes.one(small, 5);
+        assert_eq!(shapes.place(&chunk_list, 0), Some((0, META_BYTES_MAX)));
+        shapes.measured(&chunk_list, 84);
+        shapes.measured(&small, 6);
+        assert_eq!(shapes.place(&chunk_list, 0), Some((0, 84)));
+        assert_eq!(shapes.place(&small, 0), Some((0, 5)), "what was known stays");
+    }
 
     #[test]
     fn wants_become_parts_and_what_is_out_of_range_does_not() {

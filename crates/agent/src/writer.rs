@@ -109,11 +109,12 @@ fn store_batch(store: &Store, batch: &mut Vec<Write>) -> Vec<Event> {
     let mut events: Vec<Event> = fault.map(|error| Event::StoreFailed { error }).into_iter().collect();
     for (write, good) in batch.drain(..).zip(good) {
         match write {
-            Write::Chunk { transfer, part, .. } if good => {
+            Write::Chunk { transfer, part, bytes } if good => {
                 events.push(Event::Stored {
                     transfer,
                     content: part.content,
                     chunk: part.chunk,
+                    bytes: bytes.len() as u64,
                 });
             }
             Write::Chunk { .. } | Write::Flush if failed => {}
