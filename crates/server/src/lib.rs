@@ -23,6 +23,8 @@ mod site;
 mod stored;
 mod table;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use blobs::BlobsError;
 pub use catalogue::CatalogueError;

@@ -47,7 +47,7 @@ impl RunningServer {
         let open = tokio::task::spawn_blocking(move || open(&path));
         let (data, authority, catalogue, blobs) =
             open.await.map_err(|fault| ServerError::Config(fault.to_string()))??;
-        let socket = bind(config.listen).await?;
+        let socket = bind(config.listen)?;
         let address = socket.local_addr().map_err(|source| ServerError::Listen {
             address: config.listen,
             source,
@@ -118,7 +118,7 @@ fn open(path: &std::path::Path) -> Result<Opened, ServerError> {
     Ok((Arc::new(data), authority, Arc::new(catalogue), Arc::new(blobs)))
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
+fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
     let listen = |address: SocketAddr| {
         let socket = if address.is_ipv6() {
             TcpSocket::new_v6()?

@@ -16,9 +16,11 @@ use crate::blobs::{PackId, Stored};
 
 const NOW: UnixSeconds = UnixSeconds(1_000);
 
+type Test = fn(&dyn Catalogue);
+
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, fn(&dyn Catalogue)); 13] = [
+    let tests: [(&str, Test); 13] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (

@@ -48,24 +48,33 @@ pub(super) async fn upload(
             }
         }
     });
-    loop {
-        let piece = body.next().await?;
-        // An empty piece says that all were sent; if the body breaks off, the channel closes without one.
-        let last = piece.is_none();
-        let piece = match piece {
-            Some(piece) if piece.is_empty() => continue,
-            piece => piece.unwrap_or_default(),
-        };
-        if sender.send(piece).await.is_err() || last {
-            break;
+    let sent = send_pieces(&mut body, sender).await;
+    let (count, bytes) = match kept.await {
+        Ok(Ok(kept)) => kept,
+        Ok(Err(refusal)) => {
+            // Read to its end, so that the sender gets to hear why.
+            while sent.is_ok() && body.next().await?.is_some() {}
+            return Err(sent.err().unwrap_or(refusal));
         }
-    }
-    drop(sender);
-    let (count, bytes) = kept.await.map_err(|fault| Refusal::internal(&fault))??;
+        Err(fault) => return Err(Refusal::internal(&fault)),
+    };
     if count > 0 {
         tracing::debug!(%operator, count, bytes, "chunks uploaded");
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Hands the body over, piece by piece, until it ends or nobody takes it. An empty piece says that it was whole: if it
+/// breaks off, the channel closes without one.
+async fn send_pieces(body: &mut Incoming, sender: mpsc::Sender<Bytes>) -> Result<(), Refusal> {
+    while let Some(piece) = body.next().await? {
+        if !piece.is_empty() && sender.send(piece).await.is_err() {
+            return Ok(());
+        }
+    }
+    // Whoever is gone has said why.
+    let _ = sender.send(Bytes::new()).await;
+    Ok(())
 }
 
 pub(super) async fn download(

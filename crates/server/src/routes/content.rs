@@ -64,12 +64,12 @@ pub(super) async fn content(
 fn answer(app: Arc<App>, found: Found, method: &Method, headers: &HeaderMap, tag: &str) -> Response {
     let size = found.size();
     let same = !headers.contains_key(header::IF_RANGE) || matches_tag(headers, header::IF_RANGE.as_str(), tag);
-    let wanted = headers.get(header::RANGE).filter(|_| same && method == Method::GET);
-    let wanted = wanted.and_then(|text| parse_range(text.to_str().ok()?, size));
-    let (status, range) = match wanted {
-        None => (StatusCode::OK, 0..size),
-        Some(Some(range)) => (StatusCode::PARTIAL_CONTENT, range),
-        Some(None) => {
+    let asked = headers.get(header::RANGE).filter(|_| same && method == Method::GET);
+    let asked = asked.and_then(|text| text.to_str().ok());
+    let (status, range) = match asked.map_or(Wanted::Whole, |text| parse_range(text, size)) {
+        Wanted::Whole => (StatusCode::OK, 0..size),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Wanted::Outside => {
             let range = format!("bytes */{size}");
             return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, range)]).into_response();
         }
@@ -161,31 +161,40 @@ fn matches_tag(headers: &HeaderMap, name: &str, tag: &str) -> bool {
         .any(|given| given.strip_prefix("W/").unwrap_or(given) == tag)
 }
 
-/// RFC 9110, section 14: `None` for what is to be ignored (no range of bytes, or several), `Some(None)` for a range that
-/// is outside.
-fn parse_range(text: &str, size: u64) -> Option<Option<Range<u64>>> {
-    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
-    let number = |text: &str| -> Option<u64> {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    let range = if first.is_empty() {
-        let suffix = number(last)?;
-        size.saturating_sub(suffix)..size
-    } else {
+/// What of a content is wanted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Wanted {
+    Whole,
+    Part(Range<u64>),
+    /// A range that the content does not have.
+    Outside,
+}
+
+/// RFC 9110, section 14. What is no range of bytes, or several, is ignored.
+fn parse_range(text: &str, size: u64) -> Wanted {
+    let range = || -> Option<Range<u64>> {
+        let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
+        if first.is_empty() {
+            return Some(size.saturating_sub(number(last)?)..size);
+        }
         let first = number(first)?;
-        let end = if last.is_empty() {
-            size
-        } else {
-            let last = number(last)?;
-            if last < first {
-                return None;
-            }
-            last.saturating_add(1).min(size)
-        };
-        first..end
+        if last.is_empty() {
+            return Some(first..size);
+        }
+        let last = number(last)?;
+        (first <= last).then(|| first..last.saturating_add(1).min(size))
     };
-    Some((range.start < range.end).then_some(range))
+    match range() {
+        None => Wanted::Whole,
+        Some(range) if range.start < range.end => Wanted::Part(range),
+        Some(_) => Wanted::Outside,
+    }
+}
+
+/// Digits only; a number that is too large is larger than any content.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -195,22 +204,22 @@ mod tests {
     #[test]
     fn ranges_are_read_as_rfc_9110_says() {
         for (text, wanted) in [
-            ("bytes=0-0", Some(Some(0..1))),
-            ("bytes=2-", Some(Some(2..10))),
-            ("bytes=-3", Some(Some(7..10))),
-            ("bytes=-30", Some(Some(0..10))),
-            ("bytes=5-99999999999999999999999", Some(Some(5..10))),
-            ("bytes=10-", Some(None)),
-            ("bytes=-0", Some(None)),
-            ("bytes=5-4", None),
-            ("bytes=0-1,3-4", None),
-            ("bytes=a-b", None),
-            ("bytes=+1-2", None),
-            ("items=0-1", None),
-            ("bytes=-", None),
+            ("bytes=0-0", Wanted::Part(0..1)),
+            ("bytes=2-", Wanted::Part(2..10)),
+            ("bytes=-3", Wanted::Part(7..10)),
+            ("bytes=-30", Wanted::Part(0..10)),
+            ("bytes=5-99999999999999999999999", Wanted::Part(5..10)),
+            ("bytes=10-", Wanted::Outside),
+            ("bytes=-0", Wanted::Outside),
+            ("bytes=5-4", Wanted::Whole),
+            ("bytes=0-1,3-4", Wanted::Whole),
+            ("bytes=a-b", Wanted::Whole),
+            ("bytes=+1-2", Wanted::Whole),
+            ("items=0-1", Wanted::Whole),
+            ("bytes=-", Wanted::Whole),
         ] {
             assert_eq!(parse_range(text, 10), wanted, "{text}");
         }
-        assert_eq!(parse_range("bytes=0-0", 0), Some(None));
+        assert_eq!(parse_range("bytes=0-0", 0), Wanted::Outside);
     }
 }

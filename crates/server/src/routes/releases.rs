@@ -89,11 +89,11 @@ pub(super) fn unknown_configuration(app: &App, name: &ConfigurationName) -> Resu
 /// Up to ten names, and how many more.
 pub(super) fn listed(names: &[String]) -> String {
     let shown = names.len().min(10);
-    let mut text = names[..shown].join(", ");
-    if names.len() > shown {
-        text.push_str(&format!(" and {} more", names.len() - shown));
+    let text = names[..shown].join(", ");
+    match names.len() - shown {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
-    text
 }
 
 /// Checks that the list is one of this configuration, and that everything that it names is here.

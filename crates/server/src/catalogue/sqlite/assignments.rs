@@ -13,6 +13,7 @@ use crate::progress::Tracker;
 use crate::target::{Matcher, applying};
 
 /// Which nodes may be assigned something else now.
+#[derive(Clone, Copy)]
 pub(super) enum Scope {
     All,
     Node(NodeId),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use potluck_model::api::{Configuration, Release};
 use potluck_model::list::Content;
-use potluck_model::{ConfigurationName, Digest, UnixSeconds};
+use potluck_model::{ConfigurationName, Digest, UnixSeconds, VersionName};
 use rusqlite::{Connection, Row};
 
 use super::{NewRelease, Published, Result, assignments, bump, name, optional};
@@ -106,7 +106,7 @@ pub(super) fn publish(c: &Connection, new: &NewRelease) -> Result<Published> {
         (
             configuration,
             release.release as i64,
-            release.version.as_ref().map(|version| version.as_str()),
+            release.version.as_ref().map(VersionName::as_str),
             release.list.as_bytes(),
             release.list_size as i64,
             release.files as i64,

@@ -121,7 +121,10 @@ impl Database {
             let _ = connection.execute_batch("ROLLBACK");
         }
         for deliver in deliveries {
-            deliver(outcome.as_ref().map(|()| ()));
+            deliver(match &outcome {
+                Ok(()) => Ok(()),
+                Err(fault) => Err(fault),
+            });
         }
     }
 

@@ -191,7 +191,7 @@ fn id_range(text: &str) -> Option<(u64, u64)> {
     }
     let shift = 4 * (16 - text.len() as u32);
     let low = u64::from_str_radix(text, 16).ok()? << shift;
-    Some((low, low | (1_u64 << shift) - 1))
+    Some((low, low | ((1_u64 << shift) - 1)))
 }
 
 pub(super) fn set_labels(c: &Connection, node: NodeId, labels: &Labels) -> Result<bool> {

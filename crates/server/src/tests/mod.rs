@@ -1,0 +1,13 @@
+//! The server over real HTTPS on loopback.
+
+mod access;
+mod assigning;
+mod content;
+mod joining;
+mod limits;
+mod publishing;
+mod reporting;
+mod restart;
+mod world;
+
+use world::World;
