@@ -73,7 +73,7 @@ class Run:
         return {
             "node": "aa" * 8, "list": "ab" * 32, "configuration": "web-edge", "release": 1,
             "list_fetches": [{"at": at, "cause": "start"}],
-            "list_content": {"ranges": []},
+            "list_content": {"requests": [], "ranges": []},
             "files": files,
             "steps": [{"id": step, "outcome": "changed", "message": ""} for step in self.payload.steps],
             "totals": {"held_bytes": 0, "peer_bytes": total, "origin_bytes": 0},

@@ -112,7 +112,7 @@ def _totals(evidence: Evidence) -> Iterator[str]:
 
 def _requests(evidence: Evidence) -> Iterator[str]:
     """Every existence request was on the wire; no file was fetched without any."""
-    seen: set[Request] = set()
+    seen: set[Request] = set(evidence.trace.list_requests)
     for file in evidence.trace.files:
         seen.update(file.requests)
         if not file.requests and any(part.source != HELD for part in file.ranges):
@@ -147,7 +147,8 @@ def _asked_first(evidence: Evidence) -> Iterator[str]:
         if first is None:
             continue
         reached: set[str] = set()
-        for request in file.requests:
+        # Who was asked for the list was asked for what is in it.
+        for request in (*evidence.trace.list_requests, *file.requests):
             datagram = _datagram(evidence, request)
             if datagram and datagram.at < first:
                 reached |= datagram.reached & peers
@@ -230,9 +231,9 @@ def _heard(evidence: Evidence, host: str, since: int, until: int) -> Datagram | 
 def _first_request(evidence: Evidence) -> dict[int, int]:
     """By number of a request: when the first of its datagrams went out, as traced."""
     first: dict[int, int] = {}
-    for file in evidence.trace.files:
-        for request in file.requests:
-            first[request.number] = min(request.at, first.get(request.number, request.at))
+    requests = [request for file in evidence.trace.files for request in file.requests]
+    for request in (*evidence.trace.list_requests, *requests):
+        first[request.number] = min(request.at, first.get(request.number, request.at))
     return first
 
 

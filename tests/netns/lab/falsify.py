@@ -44,16 +44,20 @@ def lies(trace: Trace) -> Iterator[tuple[str, Trace]]:
     yield "a total is too small", replace(trace, totals={**trace.totals, "peers": trace.totals["peers"] - 1})
 
     def requests(change: Callable[[Request], Request]) -> Trace:
-        return of_all(lambda file: replace(file, requests=tuple(map(change, file.requests))))
+        false = of_all(lambda file: replace(file, requests=tuple(map(change, file.requests))))
+        return replace(false, list_requests=tuple(map(change, false.list_requests)))
 
     def answers(change: Callable[[Answer], Answer]) -> Trace:
         return of_all(lambda file: replace(file, answers=tuple(map(change, file.answers))))
 
-    yield "nobody was asked", of_all(lambda file: replace(file, requests=()))
+    yield "nobody was asked", replace(of_all(lambda file: replace(file, requests=())), list_requests=())
     first = min((answer for file in trace.files for answer in file.answers), key=lambda answer: answer.at)
     yield (
         "only one peer was asked",
-        of_all(lambda file: replace(file, requests=tuple(r for r in file.requests if r.to == first.address))),
+        replace(
+            of_all(lambda file: replace(file, requests=tuple(r for r in file.requests if r.to == first.address))),
+            list_requests=tuple(r for r in trace.list_requests if r.to == first.address),
+        ),
     )
     yield "somebody was asked who was not", requests(lambda request: replace(request, to="10.82.0.250:7443"))
     yield "it asked at another time", requests(lambda request: replace(request, at=request.at - HOUR))

@@ -56,7 +56,8 @@ class Node:
 
     def info(self) -> dict[str, Any]:
         """What the server knows of it."""
-        return self._fleet.nodes()[self.id]
+        node = self.id
+        return self._fleet.nodes()[node]
 
     def state(self) -> str:
         state: str = self.info()["progress"]["state"]
@@ -73,7 +74,10 @@ class Node:
         wait_until(f"{self.name} to be {' or '.join(states)}", seconds, probe)
 
     def trace(self) -> Trace:
-        return trace.parse(self._fleet.operate("trace", self.id))
+        """The trace of its last run; `--keep` keeps the document."""
+        document = self._fleet.operate("trace", self.id)
+        (self._fleet.directory / f"{self.name}.trace.json").write_text(json.dumps(document, indent=1))
+        return trace.parse(document)
 
     def mark_lines(self) -> list[str]:
         """What the run step left behind: one line for each time that it ran."""

@@ -78,6 +78,8 @@ class Trace:
     configuration: str
     release: int
     fetches: tuple[Fetch, ...]
+    list_requests: tuple[Request, ...]
+    """Existence requests for the list itself: peers that know it answer at once for its files."""
     list_ranges: tuple[Range, ...]
     """Where the bytes of the list itself came from."""
     files: tuple[File, ...]
@@ -107,6 +109,7 @@ def parse(document: Any) -> Trace:
             configuration=_text(document["configuration"]),
             release=_number(document["release"]),
             fetches=tuple(Fetch(_number(each["at"]), _text(each["cause"])) for each in document["list_fetches"]),
+            list_requests=_requests(document["list_content"]["requests"]),
             list_ranges=_ranges(document["list_content"]["ranges"]),
             files=tuple(map(_file, document["files"])),
             steps=tuple(
@@ -128,10 +131,7 @@ def _file(each: Any) -> File:
         path=_text(each["path"]),
         size=_number(each["size"]),
         digest=_text(each["digest"]),
-        requests=tuple(
-            Request(_number(one["request"]), _number(one["at"]), _text(one["to"]), one.get("interface"))
-            for one in each["requests"]
-        ),
+        requests=_requests(each["requests"]),
         answers=tuple(
             Answer(_number(one["request"]), _number(one["at"]), _text(one["peer"]), _text(one["from"]),
                    _text(one["state"]))
@@ -140,6 +140,12 @@ def _file(each: Any) -> File:
         ranges=_ranges(each["ranges"]),
         chunk_list=_ranges(each["chunk_list"]),
     )  # fmt: skip
+
+
+def _requests(each: Any) -> tuple[Request, ...]:
+    return tuple(
+        Request(_number(one["request"]), _number(one["at"]), _text(one["to"]), one.get("interface")) for one in each
+    )
 
 
 def _ranges(each: Any) -> tuple[Range, ...]:
