@@ -87,9 +87,10 @@ impl ApiFault {
         }
     }
 
-    /// Whether the same request will never succeed as things stand.
+    /// Whether the server has understood and refused, so that the same request will be refused again. (What TLS or the
+    /// protocol found wrong is neither this nor passing: it takes somebody to set a clock, or to update one end.)
     pub fn is_permanent(&self) -> bool {
-        !self.is_passing()
+        matches!(self, Self::Refused { status, .. } if *status < 500)
     }
 
     /// Whether the same request may well succeed later, with nothing changed at this end.
