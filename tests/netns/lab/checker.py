@@ -118,6 +118,8 @@ def _requests(evidence: Evidence) -> Iterator[str]:
         if not file.requests and any(part.source != HELD for part in file.ranges):
             yield f"{file.path} was fetched, and no peer had been asked for it"
     for request in sorted(seen, key=lambda request: request.at):
+        if request.to.startswith("[fe80:") and "%" not in request.to:
+            yield f"request {request.number} to {request.to}: a link-local address without its interface"
         if _datagram(evidence, request) is None:
             yield f"request {request.number} to {request.to} at {request.at} was not on the wire"
 

@@ -60,6 +60,7 @@ def lies(trace: Trace) -> Iterator[tuple[str, Trace]]:
         ),
     )
     yield "somebody was asked who was not", requests(lambda request: replace(request, to="10.82.0.250:7443"))
+    yield "somebody was asked on no interface", requests(lambda request: replace(request, to="[fe80::1]:7443"))
     yield "it asked at another time", requests(lambda request: replace(request, at=request.at - HOUR))
     yield "a stranger answered", answers(lambda answer: replace(answer, peer="00" * 8))
     yield "answers came before the requests", answers(lambda answer: replace(answer, at=answer.at - HOUR))

@@ -97,6 +97,7 @@ class Fleet:
         self.log = directory / "server.log"
         self.nodes_by_name: dict[str, Node] = {}
         self._captures: list[Capture] = []
+        self._captured = 0
         self._join: str | None = None
         self.start_server()
 
@@ -161,7 +162,8 @@ class Fleet:
 
     def capture(self) -> None:
         """From now on what passes is captured, on every host there is."""
-        taps = self.directory / f"capture-{len(self._captures)}"
+        self._captured += 1
+        taps = self.directory / f"capture-{self._captured}"
         taps.mkdir()
         self._captures = [Capture(host, taps) for host in self.network.hosts.values()]
 

@@ -451,7 +451,10 @@ impl Swarm {
         if peer.is_up() {
             // A connection has proven where it is; a datagram only says so.
         } else if header.port != 0 {
-            peer.learn_address(SocketAddr::new(from.ip(), header.port));
+            // The port alone is replaced: a link-local address is worth nothing without its scope.
+            let mut address = from;
+            address.set_port(header.port);
+            peer.learn_address(address);
         }
         let room = if self.peers.is_proven(now, from.ip()) {
             (DATAGRAM_BYTES_MAX, ANSWER_DATAGRAMS_MAX)
