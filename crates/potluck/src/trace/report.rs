@@ -27,7 +27,8 @@ pub(crate) struct TraceReport {
     pub(crate) boots: Vec<u64>,
     /// Each time that the node asked the server for its list and got this one.
     pub(crate) list_fetches: Vec<ListFetch>,
-    /// Where the bytes of the list itself came from.
+    /// The same for the list itself. Who was asked for the list was asked for all that is in it: a peer that knows it answers
+    /// for its files at once.
     pub(crate) list_content: Sources,
     /// The files of the release, by path.
     pub(crate) files: Vec<FileTrace>,

@@ -1,0 +1,532 @@
+//! The program as an operator uses it: a server and agents as processes, on loopback addresses, without root.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Far more than anything here takes: reaching it means that something hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(50);
+/// The large file of the sample configuration.
+const LARGE: usize = 3 << 20;
+
+/// A service that ends when this is dropped, or when this process dies.
+struct Service {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Service {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.arg("--exit-with-stdin").stdin(Stdio::piped()).spawn().unwrap();
+        Self {
+            stdin: child.stdin.take(),
+            child,
+        }
+    }
+
+    /// Lets it end by itself.
+    fn stop(&mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "it does not end when its standard input closes"
+            );
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A fleet of this test's own: `network` is the third byte of its nodes' loopback addresses.
+struct Fleet {
+    dir: TempDir,
+    network: u8,
+    server: Option<Service>,
+}
+
+impl Fleet {
+    fn new(network: u8) -> Self {
+        let mut fleet = Self {
+            dir: tempfile::tempdir().unwrap(),
+            network,
+            server: None,
+        };
+        fleet.start_server("127.0.0.1:0");
+        fleet
+    }
+
+    /// Starts the server and gives the address at which it listens.
+    fn start_server(&mut self, listen: &str) -> String {
+        let mut service = Service::start(
+            self.command(&["server", "--json", "--listen", listen])
+                .arg("--data")
+                .arg(self.path("server"))
+                .stdout(Stdio::piped())
+                .stderr(fs::File::create(self.path("server.log")).unwrap()),
+        );
+        let mut line = String::new();
+        BufReader::new(service.child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        self.server = Some(service);
+        let document: Value = serde_json::from_str(&line).unwrap();
+        document["listening"].as_str().unwrap().to_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn root(&self, node: u8) -> PathBuf {
+        self.path(&format!("root-{node}"))
+    }
+
+    /// The program with nothing of this machine's environment that it would look at.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_potluck"));
+        for name in [
+            "POTLUCK_SERVER",
+            "POTLUCK_LOG",
+            "RUST_LOG",
+            "XDG_CONFIG_HOME",
+            "XDG_STATE_HOME",
+        ] {
+            command.env_remove(name);
+        }
+        command.env("HOME", self.dir.path()).stdin(Stdio::null()).args(args);
+        command
+    }
+
+    fn operate_anyhow(&self, args: &[&str]) -> Output {
+        self.command(args)
+            .arg("--data")
+            .arg(self.path("server"))
+            .output()
+            .unwrap()
+    }
+
+    /// An operator's command that must work: its standard output.
+    fn operate(&self, args: &[&str]) -> String {
+        let output = self.operate_anyhow(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The one JSON document that a command prints with `--json`.
+    fn json(&self, args: &[&str]) -> Value {
+        let text = self.operate(&[args, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+    }
+
+    /// A directory with a file to place, a large one, and a script that leaves a line each time that it runs.
+    fn sample(&self) -> PathBuf {
+        let directory = self.path("web");
+        fs::create_dir_all(directory.join("site")).unwrap();
+        fs::write(directory.join("site/index.html"), "<h1>hello</h1>\n").unwrap();
+        let mut large = vec![0; LARGE];
+        blake3::Hasher::new().finalize_xof().fill(&mut large);
+        fs::write(directory.join("site/large.bin"), large).unwrap();
+        fs::write(
+            directory.join("mark.sh"),
+            "#!/bin/sh\necho \"ran as $POTLUCK_NODE\"\necho ran >>\"$POTLUCK_ROOT/marks\"\n",
+        )
+        .unwrap();
+        fs::write(
+            directory.join("configuration.toml"),
+            "[[step]]\nid = 'site'\nfile = 'site'\ndest = '/srv/www'\n\n[[step]]\nid = 'mark'\nrun = 'mark.sh'\n",
+        )
+        .unwrap();
+        directory
+    }
+
+    fn publish(&self, directory: &Path) -> Value {
+        self.json(&["publish", directory.to_str().unwrap()])
+    }
+
+    fn agent(&self, node: u8, args: &[&str]) -> Command {
+        let root = self.root(node);
+        fs::create_dir_all(&root).unwrap();
+        let mut command = self.command(&["agent"]);
+        command
+            .arg("--data")
+            .arg(self.path(&format!("node-{node}")))
+            .arg("--root")
+            .arg(root)
+            .args(["--bind", &format!("127.83.{}.{node}", self.network)])
+            .args(args);
+        command
+    }
+
+    fn join_string(&self) -> String {
+        self.operate(&["join-token"]).trim().to_owned()
+    }
+
+    /// Starts an agent that goes on.
+    fn start_agent(&self, node: u8, args: &[&str]) -> Service {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("node-{node}.log")))
+            .unwrap();
+        Service::start(self.agent(node, args).stderr(log))
+    }
+
+    /// Runs an agent to the end of its designated configuration.
+    fn agent_once(&self, node: u8, args: &[&str]) -> Output {
+        self.agent(node, &[&["--once"], args].concat()).output().unwrap()
+    }
+
+    /// Waits until `wanted` nodes are in this state, and gives them.
+    fn await_nodes(&self, wanted: usize, state: &str) -> Vec<Value> {
+        let began = Instant::now();
+        loop {
+            let status = self.json(&["status"]);
+            let nodes: Vec<Value> = status["nodes"].as_array().unwrap().clone();
+            let there = nodes.iter().filter(|node| node["progress"]["state"] == state).count();
+            if there >= wanted {
+                return nodes;
+            }
+            assert!(began.elapsed() < PATIENCE, "{wanted} nodes {state}: {status:#}");
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{output:?}"))
+}
+
+#[test]
+fn a_late_node_gets_every_byte_from_its_peer() {
+    let fleet = Fleet::new(1);
+    let published = fleet.publish(&fleet.sample());
+    assert_eq!(
+        (published["release"].as_u64(), published["unchanged"].as_bool()),
+        (Some(1), Some(false))
+    );
+    fleet.operate(&["assign", "web", "--all"]);
+    let _first = fleet.start_agent(1, &["--join", &fleet.join_string()]);
+    let early = fleet.await_nodes(1, "converged")[0]["node"].clone();
+    let _second = fleet.start_agent(2, &["--join", &fleet.join_string()]);
+    let nodes = fleet.await_nodes(2, "converged");
+    let late = nodes.iter().find(|node| node["node"] != early).unwrap()["node"]
+        .as_str()
+        .unwrap();
+
+    for node in [1, 2] {
+        let www = fleet.root(node).join("srv/www");
+        assert_eq!(fs::read(www.join("large.bin")).unwrap().len(), LARGE);
+        assert_eq!(fs::read_to_string(www.join("index.html")).unwrap(), "<h1>hello</h1>\n");
+        assert_eq!(fs::read_to_string(fleet.root(node).join("marks")).unwrap(), "ran\n");
+    }
+
+    let trace = fleet.json(&["trace", late]);
+    let totals = &trace["totals"];
+    assert_eq!(totals["origin_bytes"], 0, "{totals}");
+    assert_eq!(totals["held_bytes"], 0, "{totals}");
+    assert_eq!(totals["peer_bytes"], published["bytes"], "{totals}");
+    assert_eq!(trace["list"], published["list"]);
+    assert_eq!(trace["list_fetches"][0]["cause"], "start");
+    assert_eq!(trace["recap"]["changed"], 2);
+    for file in trace["files"].as_array().unwrap() {
+        let ranges = file["ranges"].as_array().unwrap();
+        let covered: u64 = ranges.iter().map(|range| range["len"].as_u64().unwrap()).sum();
+        assert_eq!(covered, file["size"].as_u64().unwrap(), "{file}");
+        assert!(ranges.iter().all(|range| range["source"]["peer"] == early), "{file}");
+        // Who was asked for the list was asked for what is in it.
+        let asked = trace["list_content"]["requests"].as_array().unwrap().iter();
+        let asked: Vec<&Value> = asked.chain(file["requests"].as_array().unwrap()).collect();
+        for answer in file["answers"].as_array().unwrap() {
+            let before = |request: &&&Value| {
+                request["request"] == answer["request"] && request["at"].as_u64() < answer["at"].as_u64()
+            };
+            assert!(
+                asked.iter().any(|request| before(&request)),
+                "{answer} without a request before it: {file}"
+            );
+        }
+    }
+    let outcomes: Vec<&Value> = trace["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| &step["outcome"])
+        .collect();
+    assert_eq!(outcomes, ["changed", "changed"]);
+
+    let logs = fleet.operate(&["logs", late]);
+    assert!(logs.contains(&format!("mark: ran as {late}")), "{logs}");
+    let shown = fleet.operate(&["trace", &late[..6]]);
+    assert!(shown.contains("100.0 %"), "{shown}");
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_says_so() {
+    let fleet = Fleet::new(2);
+    fleet.publish(&fleet.sample());
+    fleet.operate(&["assign", "web", "--all"]);
+    let first = fleet.agent_once(1, &["--detailed-exit-code", "--json", "--join", &fleet.join_string()]);
+    assert_eq!(code(&first), 2, "{first:?}");
+    let report: Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(
+        (&report["state"], &report["recap"]["changed"]),
+        (&"converged".into(), &2.into())
+    );
+
+    let second = fleet.agent_once(1, &["--detailed-exit-code"]);
+    assert_eq!(code(&second), 0, "{second:?}");
+    let last = String::from_utf8(second.stdout).unwrap();
+    assert_eq!(last, "changed=0 unchanged=2 failed=0 skipped=0 blocked=0\n");
+    assert_eq!(fs::read_to_string(fleet.root(1).join("marks")).unwrap(), "ran\n");
+
+    let again = fleet.operate(&["publish", fleet.sample().to_str().unwrap()]);
+    assert_eq!(again, "web is unchanged, still release 1\n");
+}
+
+#[test]
+fn a_new_release_reaches_nodes_that_follow_the_newest() {
+    let fleet = Fleet::new(3);
+    let directory = fleet.sample();
+    fleet.publish(&directory);
+    fleet.operate(&["assign", "web", "--all"]);
+    let _agent = fleet.start_agent(1, &["--join", &fleet.join_string()]);
+    let node = fleet.await_nodes(1, "converged")[0]["node"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    fs::write(directory.join("site/index.html"), "<h1>new</h1>\n").unwrap();
+    let second = fleet.publish(&directory);
+    assert_eq!(second["release"], 2);
+    let began = Instant::now();
+    let trace = loop {
+        let output = fleet.operate_anyhow(&["trace", &node, "--json", "--list", second["list"].as_str().unwrap()]);
+        if output.status.success() {
+            let trace: Value = serde_json::from_slice(&output.stdout).unwrap();
+            if !trace["recap"].is_null() {
+                break trace;
+            }
+        }
+        assert!(began.elapsed() < PATIENCE, "{output:?}");
+        std::thread::sleep(POLL);
+    };
+    let served = fs::read_to_string(fleet.root(1).join("srv/www/index.html")).unwrap();
+    assert_eq!(served, "<h1>new</h1>\n");
+    assert_eq!(trace["list_fetches"][0]["cause"], "notified");
+    // Only the changed file travels: 13 bytes.
+    assert_eq!(trace["totals"]["origin_bytes"], 13, "{}", trace["totals"]);
+    assert_eq!(trace["recap"]["changed"], 1, "{}", trace["steps"]);
+    assert_eq!(trace["recap"]["unchanged"], 1, "{}", trace["steps"]);
+}
+
+#[test]
+fn exit_codes_tell_how_a_run_ended() {
+    let mut fleet = Fleet::new(4);
+    let unassigned = fleet.agent_once(1, &["--join", &fleet.join_string()]);
+    assert_eq!(code(&unassigned), 3, "{unassigned:?}");
+
+    let directory = fleet.path("bad");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("10-fail.sh"), "echo trying; exit 9\n").unwrap();
+    fs::set_permissions(directory.join("10-fail.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    fleet.publish(&directory);
+    fleet.operate(&["assign", "bad", "--all"]);
+    let failed = fleet.agent_once(1, &["--json"]);
+    assert_eq!(code(&failed), 5, "{failed:?}");
+    let report: Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!(
+        (&report["state"], &report["recap"]["failed"]),
+        (&"failed".into(), &1.into())
+    );
+    let shown = fleet.operate(&["nodes", "--trouble"]);
+    assert!(shown.contains("failed"), "{shown}");
+
+    fleet.server.take().unwrap().stop();
+    let status = fleet.operate_anyhow(&["status"]);
+    assert_eq!(code(&status), 4, "{status:?}");
+    assert!(
+        String::from_utf8_lossy(&status.stderr).contains("cannot reach the management server"),
+        "{status:?}"
+    );
+}
+
+#[test]
+fn wrong_usage_and_wrong_data_have_codes_of_their_own() {
+    let fleet = Fleet::new(5);
+    let run = |args: &[&str]| fleet.command(args).output().unwrap();
+    assert_eq!(code(&run(&["no-such-command"])), 64);
+    assert_eq!(code(&run(&["assign", "web"])), 64);
+    assert_eq!(code(&run(&[])), 64);
+    assert_eq!(code(&run(&["--help"])), 0);
+    assert_eq!(code(&run(&["--version"])), 0);
+    assert_eq!(code(&run(&["agent", "--join", "potluck1.nonsense"])), 64);
+
+    let settings = fleet.path("agent.toml");
+    fs::write(&settings, "rooot = '/'\n").unwrap();
+    let wrong = run(&["agent", "--config", settings.to_str().unwrap()]);
+    assert_eq!(code(&wrong), 65);
+    let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(
+        text.contains("agent.toml:1:1: unknown key \"rooot\"; did you mean \"root\"?"),
+        "{text}"
+    );
+
+    let directory = fleet.path("empty-toml");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("configuration.toml"), "[[step]]\nexce = 'x'\n").unwrap();
+    assert_eq!(
+        code(&fleet.operate_anyhow(&["publish", directory.to_str().unwrap()])),
+        65
+    );
+
+    let nobody = run(&["status"]);
+    assert_eq!(code(&nobody), 1);
+    assert!(
+        String::from_utf8_lossy(&nobody.stderr).contains("POTLUCK_SERVER"),
+        "{nobody:?}"
+    );
+}
+
+#[test]
+fn the_server_and_the_agent_read_settings_files() {
+    let fleet = Fleet::new(6);
+    let data = fleet.path("other-server");
+    let settings = fleet.path("server.toml");
+    fs::write(
+        &settings,
+        format!("data = {data:?}\nlisten = '127.0.0.1:0'\nadvertise = ['potluck.example:7440']\n"),
+    )
+    .unwrap();
+    let mut service = Service::start(
+        fleet
+            .command(&["server", "--json", "--config", settings.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null()),
+    );
+    let mut line = String::new();
+    BufReader::new(service.child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let document: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(document["advertised"][0], "potluck.example:7440");
+    assert!(data.join("operator.json").exists());
+    assert!(service.stop().success());
+
+    fs::write(fleet.path("join"), fleet.join_string()).unwrap();
+    fs::create_dir(fleet.path("root")).unwrap();
+    let settings = fleet.path("agent.toml");
+    fs::write(
+        &settings,
+        format!(
+            "data = {:?}\njoin-file = {:?}\nroot = {:?}\nbind = '127.83.6.1'\n",
+            fleet.path("node"),
+            fleet.path("join"),
+            fleet.path("root")
+        ),
+    )
+    .unwrap();
+    let once = fleet
+        .command(&["agent", "--once", "--config", settings.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(code(&once), 3, "{once:?}");
+    assert_eq!(fleet.json(&["nodes"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn every_operator_command_prints_one_json_document() {
+    let fleet = Fleet::new(7);
+    let directory = fleet.sample();
+    assert!(fleet.json(&["join-token", "--uses", "2", "--ttl", "5m"])["join"].is_string());
+    fleet.publish(&directory);
+    let assigned = fleet.json(&["assign", "web@1", "--where", "role=web"]);
+    assert_eq!(assigned["release"], 1);
+    let join = fleet.operate(&["join-token", "--label", "role=web"]);
+    assert_eq!(code(&fleet.agent_once(1, &["--join", join.trim()])), 0);
+    let nodes = fleet.json(&["nodes"]);
+    let id = nodes[0]["node"].as_str().unwrap();
+    assert_eq!(fleet.json(&["node", id])["labels"]["role"], "web");
+    assert!(!fleet.json(&["logs", id]).as_array().unwrap().is_empty());
+    assert_eq!(fleet.json(&["trace", id])["node"], id);
+    assert_eq!(fleet.json(&["halt"])["halted"], true);
+    assert_eq!(fleet.json(&["status"])["halted"], true);
+    assert_eq!(fleet.json(&["resume"])["halted"], false);
+    assert!(fleet.json(&["unassign", "web"])["withdrawn"].is_string());
+    assert!(fleet.json(&["status"])["assignments"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn the_demo_shows_who_got_what_from_where_and_leaves_nothing_behind() {
+    let fleet = Fleet::new(8);
+    let temporary = fleet.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let output = fleet
+        .command(&[
+            "demo",
+            "--json",
+            "--nodes",
+            "2",
+            "--dir",
+            fleet.sample().to_str().unwrap(),
+        ])
+        .env("TMPDIR", &temporary)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let late = &shown["nodes"][1];
+    assert_eq!(
+        (&late["late"], &late["bytes"]["origin_bytes"]),
+        (&true.into(), &0.into()),
+        "{late:#}"
+    );
+    assert_eq!(late["bytes"]["peer_bytes"], shown["published"]["bytes"]);
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let fleet = Fleet::new(9);
+    let temporary = fleet.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut demo = fleet
+        .command(&[
+            "demo",
+            "--keep",
+            "--nodes",
+            "1",
+            "--dir",
+            fleet.sample().to_str().unwrap(),
+        ])
+        .env("TMPDIR", &temporary)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("a node starts")));
+    let pid = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = demo.wait().unwrap();
+    // Everything that the demo starts has its standard error elsewhere; the pipe ends with the demo.
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(status.code(), Some(1), "{rest:?}");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{rest:?}");
+}
