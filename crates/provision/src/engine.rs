@@ -26,10 +26,10 @@ use crate::executor::halt_path;
 use crate::journal::{Journal, JournalError};
 use crate::leftover;
 use crate::machine::Machine;
-use crate::place::{PlaceError, temp_name};
+use crate::place::{self, PlaceError};
 use crate::placed::PlacedFiles;
 use crate::private::Private;
-use crate::root::{MachineRoot, split, under_root};
+use crate::root::{MachineRoot, under_root};
 use crate::state::{Fact, Open};
 use crate::steps;
 
@@ -164,6 +164,8 @@ impl<'a> Engine<'a> {
     /// Takes up a run of this list that was cut off, or begins one. Returns how steps ended that are not to be done again.
     fn begin(&mut self) -> Result<BTreeMap<StepId, Outcome>, JournalError> {
         let setting = self.setting;
+        // What cannot be cleaned up now is tried again.
+        let _ = place::clean_up(&setting.root, setting.dir);
         let last = self.journal.state().run.clone().filter(|run| run.recap.is_none());
         let mut carried = BTreeMap::new();
         let mut same = false;
@@ -202,7 +204,6 @@ impl<'a> Engine<'a> {
                 }
             }
         }
-        self.remove_temps();
         let what = What::StepEnded {
             step: open.step.clone(),
             outcome: Outcome::Interrupted,
@@ -212,16 +213,6 @@ impl<'a> Engine<'a> {
         };
         self.journal.append(Some(list), Some(what), None)?;
         self.journal.sync()
-    }
-
-    /// Files that were being written when the run was cut off, beside their places.
-    fn remove_temps(&self) {
-        let mut look = crate::place::Look::new(&self.setting.root);
-        for path in self.placed.files().keys() {
-            let directory = split(path).0;
-            // What cannot be removed now is written over later.
-            let _ = look.remove(&crate::root::join(directory, &temp_name(path)));
-        }
     }
 
     fn step(&mut self, step: &Step) -> Result<Outcome, JournalError> {

@@ -36,3 +36,7 @@ pub use machine::{Machine, PackageManager, usable};
 pub use process::{RunError, main};
 pub use tail::{Position, Record, Tail};
 pub use trust::{RefusedError, TRUST_FORMAT};
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;

@@ -2,16 +2,18 @@
 //! all are good and on disk. Given up before that, nothing is changed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use potluck_model::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::content;
-use crate::root::{Directories, MachineRoot, split};
+use crate::root::{Directories, MachineRoot, join, split};
 
 /// Up to so many files and directories are synced one by one; more by one sync of the file system.
 const SYNC_EACH_MAX: usize = 8;
@@ -58,7 +60,8 @@ pub(crate) fn temp_name(path: &str) -> String {
 
 pub(crate) struct Placement<'r> {
     directories: Directories<'r>,
-    durable: bool,
+    /// For what is to survive a power loss: the list of what is staged, so that it can be cleaned up after a crash.
+    staging: Option<Staging>,
     /// What waits under its temp name, in order.
     staged: Vec<String>,
     /// Directories that were made, with the mode that they get in the end.
@@ -70,11 +73,21 @@ pub(crate) struct Placement<'r> {
 }
 
 impl<'r> Placement<'r> {
-    /// `durable`: what was placed survives a power loss once `commit` returns.
-    pub(crate) fn new(root: &'r MachineRoot, durable: bool) -> Self {
+    /// What is placed need not survive a power loss.
+    pub(crate) fn passing(root: &'r MachineRoot) -> Self {
+        Self::new(root, None)
+    }
+
+    /// What is placed survives a power loss once `commit` returns. `dir` is where it notes what to clean up after a crash.
+    pub(crate) fn durable(root: &'r MachineRoot, dir: &Path) -> Result<Self, PlaceError> {
+        let staging = Staging::begin(root, dir).map_err(PlaceError::io(""))?;
+        Ok(Self::new(root, Some(staging)))
+    }
+
+    fn new(root: &'r MachineRoot, staging: Option<Staging>) -> Self {
         Self {
             directories: Directories::new(root),
-            durable,
+            staging,
             staged: Vec::new(),
             made: Vec::new(),
             devices: BTreeMap::new(),
@@ -113,7 +126,7 @@ impl<'r> Placement<'r> {
         let mut file = File::from(fd);
         write(&mut file)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(PlaceError::errno(path))?;
-        if self.durable {
+        if self.staging.is_some() {
             if self.synced < SYNC_EACH_MAX {
                 self.synced += 1;
                 file.sync_all().map_err(PlaceError::io(path))?;
@@ -174,10 +187,13 @@ impl<'r> Placement<'r> {
             rustix::fs::chmodat(&*directory, name, Mode::from_raw_mode(*mode), AtFlags::empty())
                 .map_err(PlaceError::errno(path))?;
         }
-        if self.durable {
+        if self.staging.is_some() {
             self.sync_names()?;
         }
         self.done = true;
+        if let Some(staging) = self.staging.take() {
+            staging.end();
+        }
         Ok(std::mem::take(&mut self.made)
             .into_iter()
             .map(|(path, _)| path)
@@ -222,12 +238,15 @@ impl<'r> Placement<'r> {
         if kind_at(&directory, name).map_err(PlaceError::errno(path))? == Some(FileType::Directory) {
             return Err(PlaceError::new(path, "a directory is in its place: remove it"));
         }
+        if let Some(staging) = &mut self.staging {
+            staging.note(path).map_err(PlaceError::io(path))?;
+        }
         // Left by a run that was cut off.
         match rustix::fs::unlinkat(&*directory, temp_name(path), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(PlaceError::errno(path)(error)),
         }
-        if self.durable {
+        if self.staging.is_some() {
             let device = rustix::fs::fstat(&*directory).map_err(PlaceError::errno(path))?.st_dev;
             if let std::collections::btree_map::Entry::Vacant(entry) = self.devices.entry(device)
                 && let Ok(readable) = readable(&*directory)
@@ -255,7 +274,58 @@ impl Drop for Placement<'_> {
                 let _ = rustix::fs::unlinkat(&*directory, name, AtFlags::REMOVEDIR);
             }
         }
+        if let Some(staging) = self.staging.take() {
+            staging.end();
+        }
     }
+}
+
+/// The file that says what is staged: the root and then each path, all ended by a zero byte.
+///
+/// Not synced: after a power loss a temp file may stay, and is written over when its path is placed again.
+struct Staging {
+    path: PathBuf,
+    file: File,
+}
+
+impl Staging {
+    fn begin(root: &MachineRoot, dir: &Path) -> io::Result<Self> {
+        let path = dir.join("staging");
+        let mut file = File::create(&path)?;
+        file.write_all(root.path().as_os_str().as_bytes())?;
+        file.write_all(&[0])?;
+        Ok(Self { path, file })
+    }
+
+    fn note(&mut self, path: &str) -> io::Result<()> {
+        let mut line = Vec::with_capacity(path.len() + 1);
+        line.extend_from_slice(path.as_bytes());
+        line.push(0);
+        self.file.write_all(&line)
+    }
+
+    fn end(self) {
+        // If it stays, the next run finds nothing of what it names.
+        let _ = fs::remove_file(self.path);
+    }
+}
+
+/// Removes what a placement that was cut off left beside its places.
+pub(crate) fn clean_up(root: &MachineRoot, dir: &Path) -> io::Result<()> {
+    let path = dir.join("staging");
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut parts = bytes.split(|byte| *byte == 0);
+    if parts.next() == Some(root.path().as_os_str().as_bytes()) {
+        let mut look = Look::new(root);
+        for staged in parts.filter_map(|part| std::str::from_utf8(part).ok()) {
+            // What cannot be removed now is written over later.
+            let _ = look.remove(&join(split(staged).0, &temp_name(staged)));
+        }
+    }
+    fs::remove_file(path)
 }
 
 fn readable(directory: impl AsFd) -> rustix::io::Result<OwnedFd> {
@@ -380,10 +450,7 @@ impl<'r> Look<'r> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::io::Write;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::Path;
 
     use super::*;
 
@@ -408,7 +475,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("old"), b"old").unwrap();
         let root = MachineRoot::open(temp.path()).unwrap();
-        let mut placement = Placement::new(&root, true);
+        let dir = tempfile::tempdir().unwrap();
+        let mut placement = Placement::durable(&root, dir.path()).unwrap();
         write(&mut placement, "old", 0o600, b"new").unwrap();
         write(&mut placement, "a/b/c", 0o600, b"new").unwrap();
         placement.link("l", "a").unwrap();
@@ -422,7 +490,8 @@ mod tests {
     fn commit_places_everything_with_its_mode() {
         let temp = tempfile::tempdir().unwrap();
         let root = MachineRoot::open(temp.path()).unwrap();
-        let mut placement = Placement::new(&root, true);
+        let dir = tempfile::tempdir().unwrap();
+        let mut placement = Placement::durable(&root, dir.path()).unwrap();
         assert!(placement.directory("d", 0o500).unwrap());
         for number in 0..20 {
             write(&mut placement, &format!("d/{number}"), 0o4755, b"new").unwrap();
@@ -431,6 +500,7 @@ mod tests {
         placement.hard_link("h", "d/2").unwrap();
         assert_eq!(placement.commit().unwrap(), ["d"]);
         assert_eq!(names(temp.path()), ["d", "h", "l"]);
+        assert_eq!(names(dir.path()), [""; 0]);
         assert_eq!(names(&temp.path().join("d")).len(), 20);
         let mode = |path: &str| fs::metadata(temp.path().join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode("d"), 0o500);
@@ -444,7 +514,7 @@ mod tests {
         fs::write(temp.path().join("target"), b"old").unwrap();
         symlink("target", temp.path().join("l")).unwrap();
         let root = MachineRoot::open(temp.path()).unwrap();
-        let mut placement = Placement::new(&root, false);
+        let mut placement = Placement::passing(&root);
         write(&mut placement, "l", 0o644, b"new").unwrap();
         placement.commit().unwrap();
         assert_eq!(fs::read(temp.path().join("target")).unwrap(), b"old");
@@ -457,7 +527,7 @@ mod tests {
         fs::create_dir(temp.path().join("d")).unwrap();
         fs::write(temp.path().join("f"), b"").unwrap();
         let root = MachineRoot::open(temp.path()).unwrap();
-        let mut placement = Placement::new(&root, false);
+        let mut placement = Placement::passing(&root);
         assert!(write(&mut placement, "d", 0o644, b"").is_err());
         assert!(write(&mut placement, "f/x", 0o644, b"").is_err());
         assert!(placement.directory("f", 0o755).is_err());
@@ -465,11 +535,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_crash_left_is_cleaned_up() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let root = MachineRoot::open(temp.path()).unwrap();
+        let mut placement = Placement::durable(&root, dir.path()).unwrap();
+        write(&mut placement, "a", 0o644, b"new").unwrap();
+        placement.link("d/l", "a").unwrap();
+        // As kill -9 does: nothing is dropped.
+        std::mem::forget(placement);
+        assert_eq!(names(temp.path()).len(), 2);
+        clean_up(&root, dir.path()).unwrap();
+        assert_eq!(names(temp.path()), ["d"]);
+        assert_eq!(names(&temp.path().join("d")), [""; 0]);
+        assert_eq!(names(dir.path()), [""; 0]);
+        clean_up(&root, dir.path()).unwrap();
+    }
+
+    #[test]
     fn what_a_crash_left_is_written_over() {
         let temp = tempfile::tempdir().unwrap();
         symlink("/etc/passwd", temp.path().join(temp_name("a"))).unwrap();
         let root = MachineRoot::open(temp.path()).unwrap();
-        let mut placement = Placement::new(&root, false);
+        let mut placement = Placement::passing(&root);
         write(&mut placement, "a", 0o644, b"new").unwrap();
         placement.commit().unwrap();
         assert_eq!(names(temp.path()), ["a"]);

@@ -119,7 +119,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Places those entries that are not as the list says.
 fn bring_back(root: &MachineRoot, entries: &[&Entry], contents: &mut Contents) -> Result<(), Fault> {
     let mut look = Look::new(root);
-    let mut placement = Placement::new(root, false);
+    let mut placement = Placement::passing(root);
     let unreadable = |path: &str, error: &io::Error| failed(format!("cannot read the private copy of {path}: {error}"));
     for entry in entries {
         match entry {

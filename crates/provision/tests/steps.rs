@@ -1,5 +1,7 @@
 //! The rules of steps, shown with the real executing process and real scripts.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod common;
 
 use std::fs;

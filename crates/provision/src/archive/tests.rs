@@ -68,7 +68,7 @@ impl Place {
         let path = self.temp.path().join("archive");
         fs::write(&path, bytes).unwrap();
         let root = MachineRoot::open(&self.root()).unwrap();
-        let mut placement = Placement::new(&root, true);
+        let mut placement = Placement::durable(&root, self.temp.path()).unwrap();
         let placed = unpack(File::open(path).unwrap(), dest, false, &mut placement)?;
         placement.commit()?;
         Ok(placed)

@@ -36,7 +36,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, source: &str, dest: &str
         .own_copy("archive", *digest, *size)
         .map_err(|fault| prefixed(source, fault))?;
     let file = fs::File::open(&copy).map_err(|error| failed(format!("cannot read the copy of {source}: {error}")))?;
-    let mut placement = Placement::new(&setting.root, true);
+    let mut placement = Placement::durable(&setting.root, setting.dir)?;
     let placed = archive::unpack(file, under, setting.root.is_machine(), &mut placement)
         .map_err(Fault::from)
         .and_then(|placed| {

@@ -189,7 +189,7 @@ fn is_as_listed(look: &mut Look<'_>, target: &Target<'_>, mode: Option<u32>) -> 
 }
 
 fn place(engine: &mut Engine<'_>, changes: &[&Target<'_>], mode: Option<u32>) -> Result<(), Fault> {
-    let mut placement = Placement::new(&engine.setting.root, true);
+    let mut placement = Placement::durable(&engine.setting.root, engine.setting.dir)?;
     let contents = &mut engine.contents;
     for target in changes {
         match target.entry {

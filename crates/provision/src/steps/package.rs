@@ -140,3 +140,138 @@ fn ask(engine: &mut Engine<'_>, command: Command) -> Result<Option<String>, Faul
     let ended = engine.question(command)?;
     Ok((ended.exit == Exit::Code(0)).then_some(ended.last_line))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicBool;
+
+    use potluck_model::list::{Action, List};
+    use potluck_model::trace::Outcome;
+
+    use crate::common::{Node, Report};
+    use crate::machine::{Machine, PackageManager};
+    use crate::process;
+
+    /// Stand-ins for the package managers' programs: a package's bytes are its identity, and one file is their database.
+    fn programs(node: &Node) -> OsString {
+        let dir = node.temp.path().join("programs");
+        fs::create_dir(&dir).unwrap();
+        let database = node.temp.path().join("database");
+        let database = database.display();
+        for (name, script) in [
+            ("dpkg-deb", "cat \"$3\"".to_owned()),
+            ("dpkg-query", format!("echo \"$3\" > {database}.asked; cat {database}")),
+            (
+                "dpkg",
+                format!(
+                    "grep -q broken \"$4\" && {{ echo no way; exit 3; }}\necho $*; sed 's/^[^ ]*/installed/' \"$4\" > {database}"
+                ),
+            ),
+            (
+                "rpm",
+                format!(
+                    "case $1 in -qp) cat \"$5\";; -q) grep -qx \"$2\" {database};; -U) cp \"$4\" {database};; esac"
+                ),
+            ),
+        ] {
+            let path = dir.join(name);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut search = dir.into_os_string();
+        search.push(":/usr/bin:/bin");
+        search
+    }
+
+    fn list(node: &Node, number: u64, deb: &str, rpm: &str) -> List {
+        node.release(number)
+            .file("app.deb", 0o644, deb)
+            .file("app.rpm", 0o644, rpm)
+            .step(
+                "app",
+                Action::Package {
+                    sources: vec!["app.deb".into(), "app.rpm".into()],
+                },
+            )
+            .list()
+    }
+
+    fn execute(node: &Node, list: &List, packages: Option<PackageManager>, search: &OsString) -> Report {
+        fs::create_dir_all(node.dir()).unwrap();
+        let mut job = node.job(list);
+        job.machine_root = "/".into();
+        process::run(
+            &node.dir(),
+            &job,
+            &AtomicBool::new(false),
+            Machine { packages },
+            search.clone(),
+        )
+        .unwrap();
+        node.news()
+    }
+
+    #[test]
+    fn exactly_what_is_installed_is_not_installed_again() {
+        for (manager, installed) in [
+            (PackageManager::Dpkg, "installed 1.0 amd64"),
+            (PackageManager::Rpm, "app-1.0.x86_64"),
+        ] {
+            let node = Node::new();
+            let search = programs(&node);
+            let first = list(&node, 1, "app 1.0 amd64", "app-1.0.x86_64");
+            let report = execute(&node, &first, Some(manager), &search);
+            assert_eq!(report.outcome("app"), Outcome::Changed, "{}", report.message("app"));
+            assert!(report.message("app").starts_with("installed app"));
+            let database = fs::read_to_string(node.temp.path().join("database")).unwrap();
+            assert_eq!(database.trim(), installed);
+            let report = execute(&node, &first, Some(manager), &search);
+            assert_eq!(report.outcome("app"), Outcome::Unchanged, "{}", report.message("app"));
+            let other = list(&node, 2, "app 2.0 amd64", "app-2.0.x86_64");
+            let report = execute(&node, &other, Some(manager), &search);
+            assert_eq!(report.outcome("app"), Outcome::Changed, "{}", report.message("app"));
+            assert!(!node.dir().join("work").exists());
+        }
+    }
+
+    #[test]
+    fn a_package_for_every_architecture_is_asked_for_without_one() {
+        let node = Node::new();
+        let search = programs(&node);
+        let asked = |number, deb: &str| {
+            execute(
+                &node,
+                &list(&node, number, deb, "x"),
+                Some(PackageManager::Dpkg),
+                &search,
+            );
+            fs::read_to_string(node.temp.path().join("database.asked")).unwrap()
+        };
+        assert_eq!(asked(1, "app 1.0 all"), "app\n");
+        assert_eq!(asked(2, "app 1.0 amd64"), "app:amd64\n");
+    }
+
+    #[test]
+    fn what_the_package_manager_says_is_reported() {
+        let node = Node::new();
+        let search = programs(&node);
+        let list = list(&node, 1, "broken 1.0 amd64", "x");
+        let report = execute(&node, &list, Some(PackageManager::Dpkg), &search);
+        assert_eq!(report.outcome("app"), Outcome::Failed);
+        assert_eq!(report.exit("app"), Some(3));
+        assert_eq!(report.output("app"), ["no way"]);
+        assert!(report.message("app").contains("no way"));
+    }
+
+    #[test]
+    fn a_machine_without_a_package_manager_says_so() {
+        let node = Node::new();
+        let search = programs(&node);
+        let report = execute(&node, &list(&node, 1, "a 1 b", "x"), None, &search);
+        assert_eq!(report.outcome("app"), Outcome::Failed);
+        assert!(report.message("app").contains("neither dpkg nor rpm"));
+    }
+}
