@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::arrived::Arrived;
 use crate::execution::{self, Execution};
 use crate::home::{Home, Joined};
 use crate::lists::{self, LoadError, Loaded};
@@ -159,6 +160,7 @@ pub(crate) struct Driver {
     /// The designated list, once it is here.
     loaded: Option<Box<Loaded>>,
     totals: Totals,
+    arrived: Arrived,
     /// Waiting for the disk before `Complete` counts.
     completing: Option<Digest>,
     complete: bool,
@@ -189,6 +191,7 @@ impl Driver {
             stored_lists,
             loaded: None,
             totals: Totals::default(),
+            arrived: Arrived::default(),
             completing: None,
             complete: false,
             executing: None,
@@ -346,6 +349,7 @@ impl Driver {
             Event::Lost { content, chunk } => {
                 tracing::warn!(%content, chunk, "a stored chunk is damaged or gone; it is fetched again if needed");
                 self.complete = false;
+                self.arrived.forget(&content, chunk);
                 self.input(Input::Lost { content, chunk });
             }
             Event::ListLoaded { list, result } => self.handle_list_loaded(list, result),
@@ -484,6 +488,7 @@ impl Driver {
         self.designated = release;
         self.loaded = None;
         self.totals = Totals::default();
+        self.arrived = Arrived::default();
         self.complete = false;
         self.completing = None;
         self.last_run = None;
@@ -656,7 +661,9 @@ impl Driver {
 
     fn handle_stored(&mut self, transfer: TransferId, content: Digest, chunk: u32) {
         let place = self.shapes.place(&content, chunk);
-        if let (Some(of), Some((offset, len))) = (self.transfers.get_mut(&transfer), place) {
+        if let (Some(of), Some((offset, len))) = (self.transfers.get_mut(&transfer), place)
+            && self.arrived.note(content, chunk)
+        {
             let runs = of.runs.entry(content).or_default();
             match runs.last_mut() {
                 Some(last) if last.0 + last.1 == offset => last.1 += len,

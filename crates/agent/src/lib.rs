@@ -2,6 +2,7 @@
 //!
 //! `run` is all that the binary needs. ARCHITECTURE.md describes the way of a request and of a byte through the modules.
 
+mod arrived;
 mod driver;
 mod execution;
 mod facts;
