@@ -17,40 +17,14 @@ pub const AVERAGE_BYTES_MIN: u32 = 32 << 10;
 pub const AVERAGE_BYTES_MAX: u32 = 1 << 20;
 /// A file is cut into about as many chunks, as far as the limits for the average allow.
 const CHUNKS_ABOUT: u64 = 2_048;
-/// A previous release's average is kept if it is no further than this factor from what the size asks for.
-const AVERAGE_FACTOR_KEPT: u32 = 4;
-
-/// The average chunk, in bytes, of a file of `size` bytes. `previous` is the average of the previous release of the same
-/// file; it is kept as long as it fits tolerably, so that a file that grows goes on sharing chunks.
-pub fn average_for(size: u64, previous: Option<u32>) -> u32 {
-    let average = (size / CHUNKS_ABOUT)
+/// The average chunk, in bytes, of a file of `size` bytes.
+///
+/// It follows from the size alone, so that the same bytes are cut in the same way wherever they are published: nodes name
+/// parts of a file by index. The price: a file that grows past a power of two shares no chunks with the release before.
+pub fn average_for(size: u64) -> u32 {
+    (size / CHUNKS_ABOUT)
         .clamp(u64::from(AVERAGE_BYTES_MIN), u64::from(AVERAGE_BYTES_MAX))
-        .next_power_of_two() as u32;
-    match previous {
-        Some(previous)
-            if (AVERAGE_BYTES_MIN..=AVERAGE_BYTES_MAX).contains(&previous)
-                && previous.is_power_of_two()
-                && previous <= average * AVERAGE_FACTOR_KEPT
-                && average <= previous * AVERAGE_FACTOR_KEPT =>
-        {
-            previous
-        }
-        _ => average,
-    }
-}
-
-/// The average with which a file was probably cut, from the lengths of its chunks in bytes: the power of two below their
-/// mean, within the limits. `None` for fewer than two chunks, which say nothing.
-pub fn average_of(lengths: impl IntoIterator<Item = u32>) -> Option<u32> {
-    let (count, bytes) = lengths.into_iter().fold((0_u64, 0_u64), |(count, bytes), len| {
-        (count + 1, bytes + u64::from(len))
-    });
-    if count < 2 {
-        return None;
-    }
-    // Chunks come out up to half as long again as what was asked for: where the cutting may stop begins at a quarter of it.
-    let average = 1_u32 << (bytes / count).max(1).ilog2();
-    Some(average.clamp(AVERAGE_BYTES_MIN, AVERAGE_BYTES_MAX))
+        .next_power_of_two() as u32
 }
 
 /// Cuts a stream into chunks. An iterator of chunks with their bytes; afterwards, `finish` gives the digest of the whole.
@@ -207,37 +181,11 @@ mod tests {
     #[test]
     fn averages_grow_with_the_file_and_stay_within_limits() {
         let mib = 1 << 20;
-        assert_eq!(average_for(0, None), 32 << 10);
-        assert_eq!(average_for(64 * mib, None), 32 << 10);
-        assert_eq!(average_for(65 * mib, None), 64 << 10);
-        assert_eq!(average_for(512 * mib, None), 256 << 10);
-        assert_eq!(average_for(u64::MAX, None), 1 << 20);
-    }
-
-    #[test]
-    fn the_previous_average_is_kept_within_a_factor_of_four() {
-        let size = 512 << 20;
-        assert_eq!(average_for(size, Some(64 << 10)), 64 << 10);
-        assert_eq!(average_for(size, Some(32 << 10)), 256 << 10);
-        assert_eq!(average_for(size, Some(1 << 20)), 1 << 20);
-        assert_eq!(average_for(1, Some(256 << 10)), 32 << 10);
-        assert_eq!(average_for(size, Some(100_000)), 256 << 10);
-    }
-
-    #[test]
-    fn the_average_can_be_told_from_the_chunks() {
-        for average in [32 << 10, 64 << 10, 256 << 10, 1 << 20] {
-            for seed in 0..4 {
-                let chunks = cut(&random(seed, average as usize * 64), average);
-                let mean = (average * 64) / chunks.len() as u32;
-                assert_eq!(
-                    average_of(chunks.iter().map(|chunk| chunk.len)),
-                    Some(average),
-                    "mean {mean}"
-                );
-            }
-        }
-        assert_eq!(average_of([70_000]), None);
+        assert_eq!(average_for(0), 32 << 10);
+        assert_eq!(average_for(64 * mib), 32 << 10);
+        assert_eq!(average_for(65 * mib), 64 << 10);
+        assert_eq!(average_for(512 * mib), 256 << 10);
+        assert_eq!(average_for(u64::MAX), 1 << 20);
     }
 
     #[test]
@@ -268,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_cuts_stay_where_they_were() {
-        // Cuts are part of no format, but if they moved, one release would be sent whole.
+        // If they moved, the same bytes would be cut differently by different versions, and the server would refuse them.
         let lengths: Vec<u32> = cut(&random(7, 400_000), AVERAGE_BYTES_MIN)
             .iter()
             .map(|chunk| chunk.len)

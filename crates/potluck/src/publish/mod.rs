@@ -23,6 +23,7 @@ use crate::exit::{Doing, Exit, Failure};
 use crate::operator::Operator;
 use crate::output::{Progress, bytes, count};
 use cut::{Cut, Reading, Source};
+use potluck_store::chunking::average_for;
 use previous::Previous;
 use scan::{Kind, Scan};
 use upload::{Upload, Uploading};
@@ -86,9 +87,8 @@ pub(crate) async fn publish(
     let mut warnings = scan.warnings.clone();
     warnings.extend(resolved.warnings);
     let previous = Previous::of(operator, &resolved.name).await?;
-    let averages = previous.averages(operator, &scan).await?;
     let directory_read = scan.directory.clone();
-    let content = read(scan, averages, resolved.name, resolved.steps, progress)
+    let content = read(scan, resolved.name, resolved.steps, progress)
         .await
         .map_err(|failure| failure.while_doing(format!("publishing {}", directory.display())))?;
     let published = release(
@@ -136,7 +136,6 @@ fn tree_entry(entry: &scan::Scanned) -> TreeEntry {
 /// Reads all files: their digests and chunks.
 async fn read(
     scan: Scan,
-    averages: Vec<u32>,
     name: ConfigurationName,
     steps: Vec<Step>,
     progress: &mut Progress,
@@ -153,12 +152,11 @@ async fn read(
                     Kind::File { size, stamp, .. } => Some((entry, *size, *stamp)),
                     _ => None,
                 })
-                .zip(averages)
-                .map(|((entry, size, stamp), average)| Source {
+                .map(|(entry, size, stamp)| Source {
                     path: &entry.path,
                     stamp,
                     size,
-                    average,
+                    average: average_for(size),
                 })
                 .collect();
             let cuts =

@@ -154,11 +154,24 @@ fn missing(app: &App, contents: &[Content]) -> Result<Vec<Digest>, Refusal> {
         }
     }
     for content in several {
+        same_cuts(app, content)?;
         if !has_all_chunks(app, content)? {
             missing.push(content.digest);
         }
     }
     Ok(missing)
+}
+
+/// Nodes name parts of a file by index, whatever release it is in: the same bytes must be cut in the same way.
+fn same_cuts(app: &App, content: &Content) -> Result<(), Refusal> {
+    match app.catalogue.file(&content.digest)? {
+        Some(known) if known.chunks != content.chunks => Err(Refusal::bad(format!(
+            "the file with digest {} was published before, cut into other chunks: publish with the version of Potluck that \
+             published it first",
+            content.digest
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn has_all_chunks(app: &App, content: &Content) -> Result<bool, Refusal> {

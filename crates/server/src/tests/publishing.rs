@@ -65,6 +65,18 @@ async fn whoever_is_second_with_a_number_gets_a_conflict() {
 }
 
 #[tokio::test]
+async fn the_same_bytes_cannot_be_published_cut_in_two_ways() {
+    let world = World::new().await;
+    let big = noise(1, 200_000);
+    world.publish("web", 1, &[("big", &big)]).await;
+    world.publish("db", 1, &[("same", &big)]).await;
+    let other = Made::cut("web", 2, &[("big", &big)], 50_000);
+    world.operator.upload(&other.chunks).await.expect(StatusCode::NO_CONTENT);
+    let message = world.release("web", &other.list).await.refused(400, ErrorKind::BadRequest);
+    assert!(message.contains("cut into other chunks"), "{message}");
+}
+
+#[tokio::test]
 async fn what_is_no_list_cannot_be_published() {
     let world = World::new().await;
     let chunk = b"{\"format\":1}".to_vec();

@@ -354,18 +354,23 @@ pub(super) struct Made {
 impl Made {
     /// Files of more than 64 KiB are cut into chunks of 40,000 bytes.
     pub(super) fn new(name: &str, number: u64, files: &[(&str, &[u8])]) -> Self {
+        Self::cut(name, number, files, 40_000)
+    }
+
+    /// The same, with chunks of another length.
+    pub(super) fn cut(name: &str, number: u64, files: &[(&str, &[u8])], chunk_bytes: usize) -> Self {
         let mut chunks = Vec::new();
         let mut entries = Vec::new();
         for (path, bytes) in files {
             let mut list = None;
             if bytes.len() > 64 << 10 {
-                let pieces = bytes.chunks(40_000).map(|piece| Chunk {
+                let pieces = bytes.chunks(chunk_bytes).map(|piece| Chunk {
                     digest: Digest::of(piece),
                     len: piece.len() as u32,
                 });
                 let described = ChunkList::new(pieces.collect()).unwrap().to_bytes();
                 list = Some(Digest::of(&described));
-                chunks.extend(bytes.chunks(40_000).map(<[u8]>::to_vec));
+                chunks.extend(bytes.chunks(chunk_bytes).map(<[u8]>::to_vec));
                 chunks.push(described);
             } else {
                 chunks.push(bytes.to_vec());
