@@ -323,7 +323,8 @@ impl Swarm {
     }
 
     /// When connections are to be looked after although nothing is wanted.
-    pub(super) fn next_link_tick(&self) -> Option<Time> {
+    pub(super) fn next_link_tick(&self, now: Time) -> Option<Time> {
+        let soonest = now + Duration::from_secs(1);
         self.peers
             .table
             .values()
@@ -333,6 +334,7 @@ impl Swarm {
                 Link::None => None,
             })
             .min()
+            .map(|at| at.max(soonest))
     }
 }
 

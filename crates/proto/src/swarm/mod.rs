@@ -207,7 +207,7 @@ impl Swarm {
             self.tick_at = if self.is_lacking() || !self.transfers.is_empty() {
                 Some(now + TICK)
             } else {
-                self.next_link_tick()
+                self.next_link_tick(now)
             };
         }
     }

@@ -68,6 +68,7 @@ impl Swarm {
     /// Starts every transfer that should be under way.
     pub(super) fn schedule(&mut self, now: Time) {
         if !self.is_lacking() {
+            self.origin.scan_at = None;
             return;
         }
         while self.in_flight_bytes < self.config.in_flight_bytes_max {
