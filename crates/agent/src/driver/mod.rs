@@ -1,0 +1,494 @@
+//! The node's one loop: what happens goes into the core, what the core wants is done.
+//!
+//! Nothing in here waits for the network or the disk: that is done by tasks that tell of it with an `Event`.
+
+mod content;
+mod run;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use potluck_model::api::Head;
+use potluck_model::assignment::AssignedRelease;
+use potluck_model::chunk_list::ChunkList;
+use potluck_model::trace::{Cause, Recap, Source, What, Why};
+use potluck_model::{Digest, NodeId, Time};
+use potluck_proto::{Action, Config, Input, Message, Swarm, TransferEnd, TransferId, Want};
+use potluck_store::{Store, StoreError};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::arrived::Arrived;
+use crate::execution::Execution;
+use crate::home::{Home, Joined};
+use crate::lists::{LoadError, Loaded};
+use crate::outbox::Outbox;
+use crate::peers::{Peers, Taken, Up};
+use crate::serving::Serving;
+use crate::shapes::Shapes;
+use crate::totals::Totals;
+use crate::writer::Write;
+use crate::{Finished, origin};
+
+/// How long the node does not fetch after its disk failed.
+const DISK_PAUSE: Duration = Duration::from_secs(10);
+/// How long `--once` waits for the server to take the last events.
+const LAST_REPORT: Duration = Duration::from_secs(10);
+
+/// Something that happened.
+pub(crate) enum Event {
+    /// The server's head, asked for because of `cause`.
+    Head { head: Box<Head>, cause: Cause },
+    /// The server could not be asked for the first time; the message says why.
+    ServerUnreachable,
+    /// Links or addresses changed.
+    NetworkChanged,
+    /// An opened datagram.
+    Datagram {
+        from: SocketAddr,
+        multicast: bool,
+        bytes: Vec<u8>,
+    },
+    /// A connection to a peer is up.
+    PeerUp(Up),
+    /// A peer could not be reached.
+    PeerFailed { peer: NodeId, fault: String },
+    /// A peer said something.
+    PeerMessage {
+        peer: NodeId,
+        connection: u64,
+        message: Message,
+    },
+    /// A connection is gone.
+    PeerGone {
+        peer: NodeId,
+        connection: u64,
+        fault: String,
+    },
+    /// Bytes arrived.
+    Progress { transfer: TransferId, bytes: u64 },
+    /// A chunk was verified and stored.
+    Stored {
+        transfer: TransferId,
+        content: Digest,
+        chunk: u32,
+        bytes: u64,
+    },
+    /// A chunk that arrived does not have its digest.
+    Corrupt {
+        transfer: TransferId,
+        content: Digest,
+        chunk: u32,
+    },
+    /// A transfer has ended; all its chunks were told before.
+    TransferEnded { transfer: TransferId, end: TransferEnd },
+    /// Nothing can be stored.
+    StoreFailed { error: StoreError },
+    /// All that was stored is durable.
+    Flushed,
+    /// An answer to a peer is done.
+    Served { peer: NodeId, stream: u32, bytes: u64 },
+    /// A stored chunk is damaged or gone.
+    Lost { content: Digest, chunk: u32 },
+    /// A list was read from the store.
+    ListLoaded {
+        list: Digest,
+        result: Result<Box<Loaded>, LoadError>,
+    },
+    /// A chunk list was read and room was made for its file.
+    Prepared {
+        content: Digest,
+        result: Result<(ChunkList, Vec<bool>), LoadError>,
+    },
+    /// All steps have ended, or could not be executed at all.
+    Executed {
+        list: Digest,
+        result: Result<Recap, String>,
+    },
+}
+
+/// A transfer that goes on.
+struct Transfer {
+    source: Source,
+    why: Why,
+    /// Bytes obtained: runs `(offset, len)` of each content.
+    runs: BTreeMap<Digest, Vec<(u64, u64)>>,
+    /// Ends a transfer from the origin.
+    abort: Option<AbortHandle>,
+}
+
+/// What the core was told of what is designated.
+#[derive(PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// A list with its size, or that there is none.
+    List(Option<(Digest, u64)>),
+}
+
+/// What the loop works with, besides what it knows.
+pub(crate) struct Tools {
+    pub(crate) home: Home,
+    pub(crate) joined: Joined,
+    pub(crate) store: Store,
+    pub(crate) outbox: Outbox,
+    pub(crate) client: potluck_net::api::Client,
+    pub(crate) datagrams: Arc<potluck_net::datagram::DatagramPort>,
+    pub(crate) peers: Peers,
+    pub(crate) writer: mpsc::Sender<Write>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) execution: Execution,
+    pub(crate) once: bool,
+}
+
+/// The loop's knowledge.
+pub(crate) struct Driver {
+    tools: Tools,
+    swarm: Swarm,
+    start: Instant,
+    shapes: Shapes,
+    serving: Serving,
+    transfers: BTreeMap<TransferId, Transfer>,
+    head: Option<Head>,
+    designated: Option<AssignedRelease>,
+    /// Whether it was heard since the start what is designated.
+    designation_known: bool,
+    /// What the core was told last of what is designated.
+    told: Told,
+    /// Lists in the store, with their sizes.
+    stored_lists: BTreeMap<Digest, u64>,
+    /// The designated list, once it is here.
+    loaded: Option<Box<Loaded>>,
+    totals: Totals,
+    arrived: Arrived,
+    /// Waiting for the disk before `Complete` counts.
+    completing: Option<Digest>,
+    complete: bool,
+    executing: Option<Digest>,
+    last_run: Option<(Digest, Result<Recap, String>)>,
+    paused_until: Option<Instant>,
+    finish_by: Option<Instant>,
+    /// With `once`, when to give up on a server that has never answered.
+    give_up: Option<Instant>,
+    finished: Option<Finished>,
+}
+
+impl Driver {
+    pub(crate) fn new(tools: Tools, config: Config, seed: [u8; 32]) -> Self {
+        let serving = Serving::new(tools.store.clone(), tools.events.clone());
+        let stored_lists = tools.home.lists();
+        Self {
+            swarm: Swarm::new(config, seed, Time::ZERO),
+            tools,
+            start: Instant::now(),
+            shapes: Shapes::default(),
+            serving,
+            transfers: BTreeMap::new(),
+            head: None,
+            designated: None,
+            designation_known: false,
+            told: Told::Nothing,
+            stored_lists,
+            loaded: None,
+            totals: Totals::default(),
+            arrived: Arrived::default(),
+            completing: None,
+            complete: false,
+            executing: None,
+            last_run: None,
+            paused_until: None,
+            finish_by: None,
+            give_up: None,
+            finished: None,
+        }
+    }
+
+    /// Runs until `--once` is done. Dropping the future stops the node; what was stored stays.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Finished {
+        self.input(Input::Paths(self.tools.datagrams.paths()));
+        for list in self.stored_lists.keys().copied().collect::<Vec<_>>() {
+            self.load_list(list);
+        }
+        loop {
+            self.act();
+            if let Some(finished) = self.finished.take_if(|_| self.tools.outbox.is_empty()) {
+                return finished;
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else { return Finished::Stopped };
+                    self.handle(event);
+                    // What has come in the meantime goes in together.
+                    while let Ok(event) = events.try_recv() {
+                        self.handle(event);
+                    }
+                }
+                () = sleep_until(wake) => self.wake(),
+                () = self.tools.outbox.acknowledged(), if self.finished.is_some() => {}
+            }
+            if self.finish_by.is_some_and(|by| Instant::now() >= by)
+                && let Some(finished) = self.finished.take()
+            {
+                tracing::warn!("the server has not taken the last events; they are sent at the next start");
+                return finished;
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let core = self.swarm.deadline().map(|at| self.start + Duration::from_micros(at.0));
+        [core, self.paused_until, self.finish_by, self.give_up]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn wake(&mut self) {
+        if self.give_up.take_if(|at| Instant::now() >= *at).is_some() {
+            self.finish(Finished::Unreachable);
+        }
+        if self.paused_until.is_some_and(|until| Instant::now() >= until) {
+            self.paused_until = None;
+            self.designate_to_core();
+        }
+        self.input(Input::Wake);
+    }
+
+    fn now(&self) -> Time {
+        Time(self.start.elapsed().as_micros() as u64)
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.swarm.handle(self.now(), input);
+    }
+
+    fn record(&self, what: What) {
+        self.tools
+            .outbox
+            .record(self.designated.as_ref().map(|release| release.list), what);
+    }
+
+    /// Tells the operator, here and at the server.
+    fn trouble(&self, message: String) {
+        tracing::error!("{message}");
+        self.record(What::Trouble { message });
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Head { head, cause } => self.handle_head(*head, cause),
+            Event::ServerUnreachable => self.handle_server_unreachable(),
+            Event::NetworkChanged => {
+                self.tools.datagrams.refresh();
+                self.input(Input::Paths(self.tools.datagrams.paths()));
+            }
+            Event::Datagram { from, multicast, bytes } => {
+                self.input(Input::Datagram {
+                    from,
+                    multicast,
+                    bytes: &bytes,
+                });
+            }
+            Event::PeerUp(up) => self.handle_peer_up(up),
+            Event::PeerFailed { peer, fault } => {
+                tracing::debug!(%peer, fault, "cannot connect to the peer");
+                if self.tools.peers.dial_ended(peer) {
+                    self.input(Input::ConnectFailed { peer });
+                }
+            }
+            Event::PeerMessage {
+                peer,
+                connection,
+                message,
+            } => {
+                if self.tools.peers.is_current(peer, connection) {
+                    self.input(Input::Message { peer, message });
+                }
+            }
+            Event::PeerGone {
+                peer,
+                connection,
+                fault,
+            } => {
+                tracing::debug!(%peer, fault, "the connection to the peer is gone");
+                if let Some(transfers) = self.tools.peers.gone(peer, connection) {
+                    self.peer_down(peer, transfers, &fault);
+                }
+            }
+            Event::Progress { transfer, bytes } => {
+                if self.transfers.contains_key(&transfer) {
+                    self.input(Input::Progress { transfer, bytes });
+                }
+            }
+            Event::Stored {
+                transfer,
+                content,
+                chunk,
+                bytes,
+            } => {
+                self.shapes.measured(&content, bytes);
+                self.handle_stored(transfer, content, chunk);
+            }
+            Event::Corrupt {
+                transfer,
+                content,
+                chunk,
+            } => {
+                let source = self.transfers.get(&transfer).map(|transfer| transfer.source);
+                tracing::warn!(?source, %content, chunk, "received bytes that do not have their digest; thrown away");
+                self.end_transfer(transfer, TransferEnd::Corrupt);
+            }
+            Event::TransferEnded { transfer, end } => self.end_transfer(transfer, end),
+            Event::StoreFailed { error } => self.handle_store_failed(&error),
+            Event::Flushed => self.handle_flushed(),
+            Event::Served { peer, stream, bytes } => {
+                self.serving.ended(peer, stream);
+                self.input(Input::Served { peer, stream, bytes });
+            }
+            Event::Lost { content, chunk } => {
+                tracing::warn!(%content, chunk, "a stored chunk is damaged or gone; it is fetched again if needed");
+                self.complete = false;
+                self.arrived.forget(&content, chunk);
+                self.input(Input::Lost { content, chunk });
+            }
+            Event::ListLoaded { list, result } => self.handle_list_loaded(list, result),
+            Event::Prepared { content, result } => self.handle_prepared(content, result),
+            Event::Executed { list, result } => self.handle_executed(list, &result),
+        }
+    }
+
+    // Peers.
+
+    fn handle_peer_up(&mut self, up: Up) {
+        let (peer, address) = (up.peer(), up.address());
+        let Taken::As { replaced } = self.tools.peers.up(up) else {
+            return;
+        };
+        if let Some(transfers) = replaced {
+            self.peer_down(peer, transfers, "replaced by a newer connection");
+        }
+        self.input(Input::Connected { peer, address });
+    }
+
+    fn peer_down(&mut self, peer: NodeId, transfers: BTreeSet<TransferId>, fault: &str) {
+        for transfer in transfers {
+            self.end_transfer(transfer, TransferEnd::Failed(fault.to_owned()));
+        }
+        self.serving.peer_gone(peer);
+        self.input(Input::Disconnected { peer });
+    }
+
+    // What the core wants.
+
+    fn act(&mut self) {
+        while let Some(action) = self.swarm.poll() {
+            match action {
+                Action::Datagram { to, bytes } => note_unsent(self.tools.datagrams.send_to(to, &bytes)),
+                Action::Multicast { path, bytes } => note_unsent(self.tools.datagrams.send_multicast(path, &bytes)),
+                Action::Connect { peer, addresses } => self.tools.peers.connect(peer, addresses),
+                Action::Disconnect { peer } => {
+                    if let Some(transfers) = self.tools.peers.close(peer) {
+                        self.peer_down(peer, transfers, "closed");
+                    }
+                }
+                Action::Send { peer, message } => self.tools.peers.send(peer, &message),
+                Action::Fetch {
+                    transfer,
+                    source,
+                    wants,
+                    why,
+                } => self.fetch(transfer, source, wants, why),
+                Action::Cancel { transfer } => {
+                    self.tools.peers.cancel(transfer);
+                    self.end_transfer(transfer, TransferEnd::Failed("cancelled".into()));
+                }
+                Action::Serve { peer, stream, wants } => self.serve(peer, stream, &wants),
+                Action::StopServing { peer, stream } => self.stop_serving(peer, stream),
+                Action::Decline { peer, stream, end } => {
+                    self.tools.peers.send(peer, &Message::End { stream, end });
+                }
+                Action::Trace(what) => self.record(what),
+                Action::Complete { list } => {
+                    self.completing = Some(list);
+                    let writer = self.tools.writer.clone();
+                    tokio::spawn(async move { drop(writer.send(Write::Flush).await) });
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, transfer: TransferId, source: Source, wants: Vec<Want>, why: Why) {
+        let mut running = Transfer {
+            source,
+            why,
+            runs: BTreeMap::new(),
+            abort: None,
+        };
+        let parts = self.shapes.parts(&wants);
+        let Some(parts) = parts.filter(|parts| !parts.is_empty()) else {
+            tracing::error!(?wants, "the core wants chunks that no list describes");
+            self.transfers.insert(transfer, running);
+            return self.end_transfer(transfer, TransferEnd::Failed("unknown content".into()));
+        };
+        match source {
+            Source::Peer(peer) => {
+                if !self.tools.peers.fetch(peer, transfer, wants, parts) {
+                    self.transfers.insert(transfer, running);
+                    return self.end_transfer(transfer, TransferEnd::Failed("not connected".into()));
+                }
+            }
+            Source::Origin => {
+                let task = origin::fetch(
+                    self.tools.client.clone(),
+                    transfer,
+                    parts,
+                    self.tools.writer.clone(),
+                    self.tools.events.clone(),
+                );
+                running.abort = Some(tokio::spawn(task).abort_handle());
+            }
+            Source::Held => tracing::error!("the core fetches what is here"),
+        }
+        self.transfers.insert(transfer, running);
+    }
+
+    fn serve(&mut self, peer: NodeId, stream: u32, wants: &[Want]) {
+        match (self.shapes.parts(wants), self.tools.peers.sender(peer)) {
+            (Some(parts), Some(sender)) => self.serving.start(peer, stream, sender, parts, wants.len()),
+            (_, sender) => {
+                if sender.is_some() {
+                    let all = (0..wants.len() as u16).collect();
+                    let end = potluck_proto::End::Missing(all);
+                    self.tools.peers.send(peer, &Message::End { stream, end });
+                }
+                self.input(Input::Served { peer, stream, bytes: 0 });
+            }
+        }
+    }
+
+    fn stop_serving(&mut self, peer: NodeId, stream: u32) {
+        if self.serving.stop(peer, stream) {
+            let end = potluck_proto::End::Missing(Vec::new());
+            self.tools.peers.send(peer, &Message::End { stream, end });
+            self.input(Input::Served { peer, stream, bytes: 0 });
+        }
+    }
+}
+
+/// A datagram that cannot be sent is one that was lost; the core asks again.
+fn note_unsent(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a datagram could not be sent");
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,182 @@
+//! What the server says, and what follows from it.
+
+use potluck_model::UnixSeconds;
+use potluck_model::api::Head;
+use potluck_model::assignment::AssignedRelease;
+use potluck_model::trace::{Cause, What};
+use potluck_net::datagram::SealKey;
+use potluck_proto::{Input, Neighbour};
+use tokio::time::Instant;
+
+use super::{Driver, Told};
+use crate::arrived::Arrived;
+use crate::totals::Totals;
+use crate::{Finished, GIVE_UP};
+
+impl Driver {
+    pub(super) fn handle_head(&mut self, head: Head, cause: Cause) {
+        let floor = self.head.as_ref().map_or(0, |head| head.assignment.signed.sequence);
+        let known = self.head.as_ref().map(|head| head.assignment.signed.clone());
+        let verdict = self
+            .tools
+            .joined
+            .root
+            .verify(&head.assignment, self.tools.joined.node, floor);
+        let assignment = match verdict.cloned() {
+            Ok(assignment) => assignment,
+            Err(error) => return self.trouble(format!("the server's assignment is refused: {error}")),
+        };
+        let changed = known.as_ref().map(|known| &known.release) != Some(&assignment.release);
+        if changed && known.is_some_and(|known| known.sequence == assignment.sequence) {
+            let sequence = assignment.sequence;
+            return self.trouble(format!(
+                "the server made two assignments with the sequence number {sequence}: the later one is refused"
+            ));
+        }
+        if changed && let Err(error) = assignment.adoptable(UnixSeconds::now()) {
+            return self.trouble(format!("the server's assignment is not adopted: {error}"));
+        }
+        if let Err(error) = self.tools.home.save_head(&head) {
+            // Without the floor on disk an older assignment could be passed off as new after a restart.
+            return self.trouble(format!("the server's assignment is not adopted: {error}"));
+        }
+        self.adopt(head);
+        if cause != Cause::Notified || changed {
+            let list = assignment.release.as_ref().map(|release| release.list);
+            let assigned = What::Assigned {
+                sequence: assignment.sequence,
+                configuration: assignment.release.as_ref().map(|release| release.configuration.clone()),
+                release: assignment.release.as_ref().map_or(0, |release| release.release),
+            };
+            // Under the list that it names, which is not the designated one yet.
+            self.tools.outbox.record(list, assigned);
+        }
+        if changed || !self.designation_known {
+            self.designation_known = true;
+            self.designate(assignment.release);
+        } else {
+            self.resume_if_halted();
+        }
+    }
+
+    /// Takes over all of a head but the assignment.
+    pub(super) fn adopt(&mut self, head: Head) {
+        self.tools.peers.set_audiences(&head.audiences);
+        let keys: Vec<SealKey> = head.fleet_keys.iter().filter_map(SealKey::parse).collect();
+        self.tools.datagrams.sealer().replace(&keys);
+        if let Some(key) = head
+            .audiences
+            .first()
+            .and_then(|audience| crate::keys::parse(&audience.key))
+        {
+            self.input(Input::Audience { key });
+        }
+        let neighbours = head
+            .neighbours
+            .iter()
+            .take(64)
+            .filter(|neighbour| neighbour.node != self.tools.joined.node)
+            .map(|neighbour| Neighbour {
+                node: neighbour.node,
+                addresses: neighbour.addresses.iter().take(16).copied().collect(),
+            })
+            .collect();
+        self.input(Input::Neighbours {
+            neighbours,
+            population: head.population,
+        });
+        if head.halted && !self.head.as_ref().is_some_and(|before| before.halted) {
+            tracing::info!("the fleet is halted: no step starts until it is resumed");
+        }
+        self.tools.execution.set_halted(head.halted);
+        self.head = Some(head);
+    }
+
+    pub(super) fn resume_if_halted(&mut self) {
+        let halted = self.head.as_ref().is_some_and(|head| head.halted);
+        let kept = self
+            .last_run
+            .as_ref()
+            .is_some_and(|(_, run)| run.as_ref().is_ok_and(|recap| recap.halted > 0));
+        if !halted && kept {
+            self.last_run = None;
+            self.execute_if_ready();
+        }
+    }
+
+    /// The server has not answered since the start: go on with what was known.
+    pub(super) fn handle_server_unreachable(&mut self) {
+        if self.head.is_some() {
+            return;
+        }
+        let Some(head) = self.tools.home.head() else {
+            self.give_up = self.tools.once.then(|| Instant::now() + GIVE_UP);
+            return;
+        };
+        // Expiry is for adoption; this was adopted.
+        let verdict = self
+            .tools
+            .joined
+            .root
+            .verify(&head.assignment, self.tools.joined.node, 0);
+        match verdict.map(|assignment| assignment.release.clone()) {
+            Ok(release) => {
+                tracing::info!("the server cannot be reached; going on with what it said last");
+                self.adopt(head);
+                self.designation_known = true;
+                self.designate(release);
+            }
+            Err(error) => self.trouble(format!("the assignment in the data directory is refused: {error}")),
+        }
+    }
+
+    pub(super) fn designate(&mut self, release: Option<AssignedRelease>) {
+        match &release {
+            Some(release) => tracing::info!(
+                configuration = %release.configuration,
+                release = release.release,
+                "assigned; fetching what it needs"
+            ),
+            None => tracing::info!("nothing is assigned to this node"),
+        }
+        self.designated = release;
+        self.loaded = None;
+        self.totals = Totals::default();
+        self.arrived = Arrived::default();
+        self.complete = false;
+        self.completing = None;
+        self.last_run = None;
+        match self
+            .designated
+            .as_ref()
+            .map(|release| (release.list, release.list_size))
+        {
+            Some((list, size)) => {
+                self.shapes.one(list, size);
+                if self.stored_lists.contains_key(&list) {
+                    self.load_list(list);
+                } else {
+                    self.designate_to_core();
+                }
+            }
+            None => {
+                self.designate_to_core();
+                if self.tools.once && self.executing.is_none() {
+                    self.finish(Finished::Unassigned);
+                }
+            }
+        }
+    }
+
+    pub(super) fn designate_to_core(&mut self) {
+        let list = self
+            .designated
+            .as_ref()
+            .map(|release| (release.list, release.list_size));
+        let list = list.filter(|_| self.paused_until.is_none());
+        if self.told != Told::List(list) {
+            self.told = Told::List(list);
+            self.input(Input::Designated { list });
+        }
+    }
+}
