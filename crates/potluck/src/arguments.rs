@@ -21,7 +21,6 @@ Environment:
 #[command(
     name = "potluck",
     version,
-    max_term_width = 100,
     disable_help_subcommand = true,
     after_help = format!("{ENVIRONMENT}\n\n{EXIT_CODES}")
 )]
@@ -35,13 +34,13 @@ pub(crate) struct Cli {
 /// What every command takes.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Global {
-    /// State directory: the server's for `server` and operator commands, the node's for `agent`
+    /// State directory: the server's, or with `agent` the node's
     #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     pub(crate) data: Option<PathBuf>,
     /// Print the result as one JSON document
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
-    /// How log lines look, on stderr
+    /// How log lines look
     #[arg(
         long,
         global = true,
@@ -115,5 +114,87 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_into_105_columns() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut long = Vec::new();
+        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+            for text in [command.clone().render_help(), command.clone().render_long_help()] {
+                let text = text.to_string();
+                let lines = text.lines().filter(|line| line.chars().count() > 105);
+                long.extend(lines.map(|line| format!("{}: {line}", command.get_name())));
+            }
+        }
+        assert!(long.is_empty(), "{long:#?}");
+    }
+
+    #[test]
+    fn every_command_has_an_about_and_all_but_the_simplest_have_examples() {
+        let simple = ["execute", "halt", "resume", "status", "nodes", "node"];
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            let examples = command
+                .get_after_help()
+                .is_some_and(|text| text.to_string().contains("Examples:"));
+            assert!(
+                examples || simple.contains(&command.get_name()),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn the_help_names_the_commands_the_environment_and_the_exit_codes() {
+        insta::assert_snapshot!(Cli::command().render_help(), @"
+        Provisions fleets of machines: nodes get their files from each other first
+
+        Usage: potluck [OPTIONS] <COMMAND>
+
+        Commands:
+          demo        Shows Potluck on this machine: a server and nodes, real files, who got what from where
+          server      Runs the management server
+          agent       Runs this machine's managed node
+          join-token  Prints a join string, with which new nodes join
+          publish     Publishes a directory: makes an immutable release of a configuration
+          assign      Assigns a configuration to nodes: it becomes their designated configuration
+          unassign    Withdraws assignments
+          halt        Keeps every step that has not started from starting, on all nodes
+          resume      Lifts a halt: nodes go on with the steps that have not started
+          status      Shows the server, the assignments and the nodes on one screen
+          nodes       Lists all nodes
+          node        Shows all that the server knows of one node
+          logs        Shows what the steps of a node printed, and how they ended
+          trace       Shows who a node asked, who answered, where each byte came from, and how each step ended
+
+        Options:
+          -h, --help     Print help
+          -V, --version  Print version
+
+        Everywhere:
+              --data <DIR>           State directory: the server's, or with `agent` the node's
+              --json                 Print the result as one JSON document
+              --log-format <FORMAT>  How log lines look [default: human] [possible values: human, json]
+          -v, --verbose...           Log more; twice: even more
+          -q, --quiet                Log errors only, show no progress
+
+        Environment:
+          POTLUCK_SERVER           HOST:PORT of the management server, for operator commands
+          POTLUCK_LOG, RUST_LOG    filter of the log, such as debug or potluck_net=trace
+          NO_COLOR                 no colours
+
+        Exit codes:
+           0  done; with agent --once: converged
+           1  something failed, and the message says what
+           2  agent --once --detailed-exit-code: converged, and something was changed
+           3  agent --once: nothing is assigned to this node
+           4  the management server cannot be reached
+           5  agent --once: a step failed
+          64  the command line is wrong
+          65  what was to be read is wrong: a configuration, a settings file, a join string
+        ");
     }
 }

@@ -13,10 +13,10 @@ use crate::output::colours_are_wanted;
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Lines for people
+    // Lines for people.
     #[default]
     Human,
-    /// One JSON object a line
+    // One JSON object a line.
     Json,
 }
 

@@ -21,10 +21,12 @@ const THREADS_MAX: usize = 4;
 
 /// Runs this machine's managed node
 ///
-/// It joins the fleet once, keeps its identity, fetches what it is assigned from its peers and the server, executes it,
-/// and serves its peers.
+/// It joins the fleet once, keeps its identity, fetches what it is assigned from its peers and the
+/// server, executes it, and serves its peers.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Peers reach it on TCP and UDP port 7443. A settings file has the names of the flags:
 
   data = \"/var/lib/potluck/node\"
@@ -35,8 +37,9 @@ Peers reach it on TCP and UDP port 7443. A settings file has the names of the fl
 
 Examples:
   potluck agent --join potluck1.…                     as a service, usually from systemd
-  potluck agent --once --detailed-exit-code           to the end of the designated configuration, then exit
-  potluck agent --data ./node --root ./root --join potluck1.…     to try it without root")]
+  potluck agent --once --detailed-exit-code           until all is executed, then exit
+  potluck agent --data ./node --root ./root --join potluck1.…     to try it without root"
+)]
 pub(crate) struct Args {
     /// Read settings from this file; flags win
     #[arg(long, value_name = "FILE")]

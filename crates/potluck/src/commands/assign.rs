@@ -11,16 +11,20 @@ use crate::output::{Output, count};
 
 /// Assigns a configuration to nodes: it becomes their designated configuration
 ///
-/// One assignment applies to a node: one for its id before one for its labels before one for all nodes, then the latest.
+/// One assignment applies to a node: one for its id before one for its labels before one for all
+/// nodes, then the latest.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   potluck assign web-edge --all                   every node; follows the newest release
   potluck assign web-edge@3 --where 'role=web'    release 3, for nodes with that label
   potluck assign web-edge@2026.1 --where 'role in (web,proxy),site!=lab'
-  potluck assign debug --node 00c0ffee00c0ffee    one node")]
+  potluck assign debug --node 00c0ffee00c0ffee    one node"
+)]
 pub(crate) struct Args {
-    /// A configuration, and the number or name of a release; without it, the newest, also when a newer one is published
+    /// A configuration, and the number or name of a release [default: the newest]
     #[arg(value_name = "NAME[@VERSION]", value_parser = reference)]
     configuration: Reference,
     #[command(flatten)]
@@ -33,7 +37,7 @@ struct TargetArgs {
     /// To every node
     #[arg(long)]
     all: bool,
-    /// To nodes whose labels match: k=v, k!=v, k in (a,b), k notin (a,b), k, !k; comma means and
+    /// To nodes whose labels match: k=v, k!=v, k in (a,b), k notin (a,b), k, !k
     #[arg(long = "where", value_name = "SELECTOR")]
     selector: Option<String>,
     /// To one node: its id, the beginning of its id, or its host name
@@ -95,12 +99,16 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
 
 /// Withdraws assignments
 ///
-/// Nodes fall back to what else is assigned to them, or to nothing. What they have executed stays as it is.
+/// Nodes fall back to what else is assigned to them, or to nothing. What they have executed stays
+/// as it is.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   potluck unassign web-edge      all assignments of this configuration
-  potluck unassign --id 3        the assignment with this number, see `potluck status`")]
+  potluck unassign --id 3        the assignment with this number, see `potluck status`"
+)]
 pub(crate) struct UnassignArgs {
     /// All assignments of this configuration
     #[arg(value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]

@@ -9,15 +9,19 @@ use crate::shutdown;
 
 /// Shows Potluck on this machine: a server and nodes, real files, who got what from where
 ///
-/// Starts a server and nodes as processes on loopback addresses, publishes an example (or your own directory), assigns it
-/// to all, and shows who got what from where. The last node comes when the others have finished. Needs no root, changes
-/// nothing outside a temporary directory, and leaves nothing behind.
+/// Starts a server and nodes as processes on loopback addresses, publishes an example (or your own
+/// directory), assigns it to all, and shows who got what from where. The last node comes when the
+/// others have finished. Needs no root, changes nothing outside a temporary directory, and leaves
+/// nothing behind.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   potluck demo
   potluck demo --nodes 8 --dir ./my-configuration
-  potluck demo --keep                 leaves it running, and says how to look into it")]
+  potluck demo --keep                 leaves it running, and says how to look into it"
+)]
 pub(crate) struct Args {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]

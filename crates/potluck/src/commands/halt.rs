@@ -11,6 +11,7 @@ use crate::output::Output;
 ///
 /// Steps that run are not ended. Files are still fetched and served. `potluck resume` lifts it.
 #[derive(clap::Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct HaltArgs {}
 
 /// Lifts a halt: nodes go on with the steps that have not started

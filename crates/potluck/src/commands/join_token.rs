@@ -10,14 +10,17 @@ use crate::output::{Output, count, stamp};
 
 /// Prints a join string, with which new nodes join
 ///
-/// The join string is a secret: whoever has it can join as many nodes as it allows, while it is valid. It stands alone on
-/// stdout.
+/// The join string is a secret: whoever has it can join as many nodes as it allows, while it is
+/// valid. It stands alone on stdout.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   potluck join-token                            for one node, within an hour
   potluck join-token --uses 40 --ttl 2d --label role=web --label site=berlin
-  potluck join-token | ssh edge-1 'cat > /etc/potluck/join && systemctl start potluck-agent'")]
+  potluck join-token | ssh edge-1 'cat > /etc/potluck/join && systemctl start potluck-agent'"
+)]
 pub(crate) struct Args {
     /// How many nodes may join with it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -25,7 +28,7 @@ pub(crate) struct Args {
     /// For how long it is valid: 30m, 12h, 2d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl_seconds)]
     ttl: u64,
-    /// A label for the nodes that join with it; VALUE `*` lets each node say its own with `agent --label`
+    /// A label for these nodes; VALUE `*` lets each say its own with `agent --label`
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(LabelKey, String)>,
 }

@@ -12,19 +12,22 @@ use crate::publish::{Publication, Published, publish};
 
 /// Publishes a directory: makes an immutable release of a configuration
 ///
-/// The directory holds the files and, optionally, a configuration.toml that says how each is executed. What the server has
-/// already is not uploaded again; an interrupted upload is resumed by publishing again. If nothing has changed since the
-/// latest release, none is made.
+/// The directory holds the files and, optionally, a configuration.toml that says how each is
+/// executed. What the server has already is not uploaded again; an interrupted upload is resumed by
+/// publishing again. If nothing has changed since the latest release, none is made.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   potluck publish web-edge                       the next release of web-edge
-  potluck publish build/out --name web-edge --version 2026.1")]
+  potluck publish build/out --name web-edge --version 2026.1"
+)]
 pub(crate) struct Args {
     /// The directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The configuration's name, instead of the one in configuration.toml or the directory's
+    /// The configuration's name [default: from configuration.toml, or DIR's]
     #[arg(long, value_name = "NAME")]
     name: Option<ConfigurationName>,
     /// A name for people of the release, beside its number

@@ -15,10 +15,13 @@ use crate::shutdown;
 
 /// Runs the management server
 ///
-/// Everything it needs is made in its data directory at the first start: keys, the fleet's certificate authority, the
-/// database, and the operator's credential that the other commands use. It can be stopped or killed at any moment.
+/// Everything it needs is made in its data directory at the first start: keys, the fleet's
+/// certificate authority, the database, and the operator's credential that the other commands use.
+/// It can be stopped or killed at any moment.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Nodes and operators reach it on TCP port 7440. A settings file has the names of the flags:
 
   data = \"/srv/potluck\"
@@ -28,7 +31,8 @@ Nodes and operators reach it on TCP port 7440. A settings file has the names of 
 Examples:
   potluck server                                          state in /var/lib/potluck/server (as root)
   potluck server --data ./server --listen 127.0.0.1:7440
-  potluck server --config /etc/potluck/server.toml")]
+  potluck server --config /etc/potluck/server.toml"
+)]
 pub(crate) struct Args {
     /// Read settings from this file; flags win
     #[arg(long, value_name = "FILE")]
@@ -36,7 +40,7 @@ pub(crate) struct Args {
     /// Where to listen [default: every address, port 7440]
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = listen_address)]
     listen: Option<SocketAddr>,
-    /// Where nodes and operators reach it; repeatable [default: the addresses of this machine]
+    /// Where nodes and operators reach it; repeatable [default: its addresses]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Vec<String>,
     /// End when standard input closes

@@ -9,18 +9,27 @@ use crate::operator::{Operator, block_on};
 use crate::output::Output;
 use crate::trace::{self, TraceReport};
 
-/// Shows what a node did for a release: requests, answers, where each byte came from and why, and how each step ended
+/// Shows who a node asked, who answered, where each byte came from, and how each step ended
 ///
-/// With --json all of it, per file: what caused each fetch of the list; which existence requests went to whom and when;
-/// who answered what; per range of bytes where it came from and why. Times are microseconds of the node's clock.
+/// With --json all of it, per file: what caused each fetch of the list; which existence requests
+/// went to whom and when; who answered what; per range of bytes where it came from and why. Times
+/// are microseconds of the node's clock.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Reasons: held (it was here already), answered (a peer said it has it), nobody-answered (no peer did, so the server),
-my-share (of a flash crowd: fetched from the server for all), peer-failed, hedge (a second request for the slow end).
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
+Reasons:
+  held             it was here already
+  answered         a peer said that it has it
+  nobody-answered  no peer did, so it came from the server
+  my-share         this node's share of a flash crowd: from the server, for all
+  peer-failed      the peers that had it failed
+  hedge            a second request for the slow end
 
 Examples:
   potluck trace edge-1                 the release that the node worked on last
-  potluck trace edge-1 --json | jq '.files[] | {path, from: [.ranges[].source]}'")]
+  potluck trace edge-1 --json | jq '.files[] | {path, from: [.ranges[].source]}'"
+)]
 pub(crate) struct Args {
     /// Its id, the beginning of its id, or its host name
     #[arg(value_name = "ID")]
