@@ -74,6 +74,10 @@ pub(crate) fn run(
         .stdout(writer.try_clone().map_err(CommandError::Start)?)
         .stderr(writer)
         .process_group(0);
+    // Noted before, too: between its start and the second note this process may be killed.
+    if let Some(process) = leftover::about_to_start() {
+        sink(Event::Spawned(process))?;
+    }
     let child = spawn(&mut command).map_err(CommandError::Start)?;
     // It holds the writing end of the pipe.
     drop(command);

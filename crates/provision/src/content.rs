@@ -23,10 +23,21 @@ pub(crate) enum ContentError {
         "the bytes in the store ({path}) are not those that the list names: expected {size} bytes with digest {digest}"
     )]
     Mismatch { path: PathBuf, size: u64, digest: Digest },
-    #[error("cannot read its bytes from the store ({path}): {source}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read the bytes with digest {digest} from the store ({path}): {source}")]
+    Read {
+        path: PathBuf,
+        digest: Digest,
+        source: io::Error,
+    },
     #[error("{0}")]
     Write(io::Error),
+}
+
+/// The content that was not to be had from the store, if that is why a step failed or a run could not begin: from the
+/// message of its `StepEnded` or `Trouble`. It is a hint: whoever acts on it looks at the content first.
+pub fn damaged_content(message: &str) -> Option<Digest> {
+    let (_, rest) = message.rsplit_once("digest ")?;
+    rest.get(..2 * Digest::BYTES)?.parse().ok()
 }
 
 pub(crate) struct Contents {
@@ -61,6 +72,7 @@ impl Contents {
         }
         let read_error = |source| ContentError::Read {
             path: location.path.clone(),
+            digest,
             source,
         };
         self.buffer.resize(READ_BYTES, 0);
@@ -176,6 +188,33 @@ mod tests {
             Contents::new(&[]).copy(digest, 5, &mut Vec::new()),
             Err(ContentError::Absent(_))
         ));
+    }
+
+    #[test]
+    fn the_message_of_every_fault_of_the_store_names_the_content() {
+        let digest = Digest::of(b"hello");
+        let path = PathBuf::from("/store/packs/00000001");
+        let faults = [
+            ContentError::Absent(digest),
+            ContentError::Mismatch {
+                path: path.clone(),
+                size: 5,
+                digest,
+            },
+            ContentError::Read {
+                path,
+                digest,
+                source: io::ErrorKind::NotFound.into(),
+            },
+        ];
+        for fault in faults {
+            let message = format!("srv/index.html: {fault}");
+            assert_eq!(damaged_content(&message), Some(digest), "{message}");
+        }
+        let full = ContentError::Write(io::ErrorKind::StorageFull.into()).to_string();
+        for other in [&full, "exit code 1; its last line: digest", "digest é", ""] {
+            assert_eq!(damaged_content(other), None, "{other}");
+        }
     }
 
     #[test]

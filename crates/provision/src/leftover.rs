@@ -11,12 +11,32 @@ use crate::state::Process;
 /// How long killed processes may take to be gone.
 const END_MAX: Duration = Duration::from_secs(10);
 
+/// Clock ticks in a second, as `/proc` counts them: the same on every Linux.
+const TICKS: f64 = 100.0;
+/// What every process of a step has in its environment, unless it took pains.
+const MARK: &[u8] = b"POTLUCK_NODE=";
+
+/// What is needed to find a process group that is about to be started. `None`: this process has no session of its own, so that
+/// others' process groups could be taken for it.
+pub(crate) fn about_to_start() -> Option<Process> {
+    let own = rustix::process::getpid();
+    let session = rustix::process::getsid(None).ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    (own == session).then_some(Process {
+        group: None,
+        session: session.as_raw_pid(),
+        started: (seconds * TICKS) as u64,
+        boot: boot_id()?,
+    })
+}
+
 /// What is needed to find a process group that was just started by its first process.
 pub(crate) fn describe(leader: Pid) -> Option<Process> {
     let number = leader.as_raw_pid();
     let stat = Stat::of(number)?;
     Some(Process {
-        group: number,
+        group: Some(number),
         session: stat.session,
         started: stat.started,
         boot: boot_id()?,
@@ -28,23 +48,59 @@ pub(crate) fn end(process: &Process) -> io::Result<bool> {
     if boot_id().as_deref() != Some(&process.boot) {
         return Ok(false);
     }
-    let Some(group) = Pid::from_raw(process.group) else {
+    let groups = match process.group {
+        // The number belongs to somebody else by now.
+        Some(group) if Stat::of(group).is_some_and(|leader| leader.started != process.started) => vec![],
+        Some(group) => vec![group],
+        None => started_since(process)?,
+    };
+    let mut any = false;
+    for group in groups {
+        any |= end_group(process, group)?;
+    }
+    Ok(any)
+}
+
+/// Groups of the session whose first process was started since, and is one of a step.
+fn started_since(process: &Process) -> io::Result<Vec<i32>> {
+    let mut groups = Vec::new();
+    each_process(|number, stat| {
+        let ours = stat.group == number && stat.session == process.session && stat.started >= process.started;
+        let marked = || {
+            fs::read(format!("/proc/{number}/environ")).is_ok_and(|environ| {
+                environ
+                    .split(|byte| *byte == 0)
+                    .any(|variable| variable.starts_with(MARK))
+            })
+        };
+        if ours && marked() {
+            groups.push(number);
+        }
+    })?;
+    Ok(groups)
+}
+
+fn end_group(process: &Process, group: i32) -> io::Result<bool> {
+    let any_left = || {
+        let mut any = false;
+        each_process(|_, stat| {
+            any |= stat.group == group && stat.session == process.session && stat.started >= process.started;
+        })
+        .map(|()| any)
+    };
+    let Some(number) = Pid::from_raw(group) else {
         return Ok(false);
     };
-    // The number belongs to somebody else by now.
-    if Stat::of(process.group).is_some_and(|leader| leader.started != process.started) {
+    if !any_left()? {
         return Ok(false);
     }
-    if !any_left(process)? {
-        return Ok(false);
-    }
-    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    let _ = rustix::process::kill_process_group(number, Signal::KILL);
     let start = Instant::now();
-    while any_left(process)? {
+    while any_left()? {
         if start.elapsed() > END_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("process group {} does not end even when it is killed", process.group),
+                format!("process group {group} does not end even when it is killed"),
             ));
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -52,23 +108,20 @@ pub(crate) fn end(process: &Process) -> io::Result<bool> {
     Ok(true)
 }
 
-fn any_left(process: &Process) -> io::Result<bool> {
+/// Every process that still runs.
+fn each_process(mut look: impl FnMut(i32, &Stat)) -> io::Result<()> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if let Some(stat) = Stat::of(number)
-            && stat.group == process.group
-            && stat.session == process.session
-            && stat.started >= process.started
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number
+            && let Some(stat) = Stat::of(number)
             && stat.state != 'Z'
             && stat.state != 'X'
         {
-            return Ok(true);
+            look(number, &stat);
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 fn boot_id() -> Option<String> {

@@ -28,6 +28,7 @@ mod steps;
 mod tail;
 mod trust;
 
+pub use content::damaged_content;
 pub use executor::{Executor, ExecutorError, LastRun, RunState, halt, last_words, state};
 pub use job::{JOB_BYTES_MAX, Job};
 pub use journal::{JOURNAL_BYTES_MAX, JOURNAL_FORMAT, JournalError};

@@ -37,7 +37,7 @@ pub(crate) enum Fact {
         /// The directory under which paths of the machine are.
         root: PathBuf,
     },
-    /// The step's process group was started.
+    /// A process group of the step is about to be started, or was.
     Spawned(Process),
     /// A run step without a guard has done its work for this definition and these inputs.
     Ran(Digest),
@@ -54,11 +54,12 @@ pub(crate) enum Fact {
 /// A process group, named so that it can be told from a later one with the same number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Process {
-    /// Number of the group and of its first process.
-    pub(crate) group: i32,
+    /// Number of the group and of its first process; none: it is about to be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<i32>,
     /// Session that it is in.
     pub(crate) session: i32,
-    /// Start of the first process in clock ticks since boot.
+    /// Start of the first process in clock ticks since boot, or a time before it.
     pub(crate) started: u64,
     /// The kernel's id of the boot.
     pub(crate) boot: String,

@@ -50,6 +50,7 @@ fn install(
     timeout_seconds: u64,
 ) -> Result<Done, Fault> {
     let search = &engine.setting.search;
+    let node = engine.setting.node.to_string();
     let new = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
         command
@@ -59,6 +60,7 @@ fn install(
             .env("HOME", "/root")
             .env("LANG", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("POTLUCK_NODE", &node)
             .current_dir("/");
         command
     };
