@@ -58,7 +58,7 @@ def measure(room: Room, _: str) -> dict[str, float]:
     runs = []
     for node in nodes:
         fleet.check(node, published)
-        runs.append(fleet.measure(node, began))
+        runs.append(fleet.measure(node, began, release=2))
     expect(all(run.peers + run.origin for run in runs), "a node fetched nothing")
     figures["uplink/changed"] = uplinks[0] / changed
     figures["one uplink/changed"] = uplinks[1] / changed

@@ -83,23 +83,24 @@ class Fleet(LabFleet):
 
         def probe() -> bool:
             known = self.nodes()
-            states = [known[node]["progress"] for node in ids]
-            return all(each["release"] == release and each["state"] == "converged" for each in states)
+            infos = [known[node] for node in ids]
+            assigned = all(info["assigned"] and info["assigned"]["release"] == release for info in infos)
+            return assigned and all(info["progress"]["state"] == "converged" for info in infos)
 
         wait_until(f"all nodes to converge to release {release}", seconds, probe)
 
-    def document(self, node: Node) -> dict[str, Any]:
-        """The trace of a node's last run, once it says that everything is executed."""
+    def document(self, node: Node, release: int = 1) -> dict[str, Any]:
+        """The trace of a node's last run, once it says that everything of this release is executed."""
 
         def probe() -> dict[str, Any] | None:
             document: dict[str, Any] = self.operate("trace", node.id)
-            return document if document["executed"] else None
+            return document if document["executed"] and document["release"] == release else None
 
         return wait_until(f"{node.name} to report", 30, probe)
 
-    def measure(self, node: Node, began: float | None = None) -> Run:
+    def measure(self, node: Node, began: float | None = None, release: int = 1) -> Run:
         """What a node did since `began`, or since its start."""
-        document = self.document(node)
+        document = self.document(node, release)
         expect(not document["recap"]["failed"], f"{node.name}: {document['recap']}")
         start = self.began(node) if began is None else began
         return Run(

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from lab.command import Process, attempt, expect, wait_until
 from lab.network import Host
-from rig import leecher, torrent
+from rig import torrent
 from rig.payload import CONTENT, Payload
 
 CLIENTS = ("libtorrent", "aria2")
 # Debian's Python, for which there is python3-libtorrent.
 PYTHON = "/usr/bin/python3"
+# Not imported: the Python that runs this may lack libtorrent.
+LEECHER = Path(__file__).with_name("leecher.py")
 
 
 class Swarm:
@@ -70,7 +72,7 @@ class Swarm:
     def _run(self, host: Host, directory: Path, *, seed: bool) -> None:
         done = self._done[host.name] = self._scratch / f"{host.name}.done"
         if self._client == "libtorrent":
-            self._start(host, f"libtorrent {host.name}", PYTHON, "-I", leecher.__file__, host.ipv4, self._torrent,
+            self._start(host, f"libtorrent {host.name}", PYTHON, "-I", LEECHER, host.ipv4, self._torrent,
                         directory, done, *(["seed"] if seed else []))  # fmt: skip
             return
         hook = self._scratch / f"{host.name}.hook"
@@ -79,7 +81,7 @@ class Swarm:
         self._start(
             host, f"aria2 {host.name}", "aria2c", "--no-conf", "--quiet", "--dir", directory, "--file-allocation=none",
             "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=true", "--bt-lpd-interface=eth0",
-            "--listen-port=6881", "--seed-ratio=0.0", "--bt-max-peers=55", "--bt-request-peer-speed-limit=1G",
+            "--listen-port=6881", "--seed-ratio=0.0", "--bt-max-peers=55", "--bt-request-peer-speed-limit=1000M",
             "--disk-cache=64M", f"--on-bt-download-complete={hook}",
             *(["--check-integrity=true"] if seed else []), self._torrent,
         )  # fmt: skip
