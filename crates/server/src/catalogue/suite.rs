@@ -456,6 +456,16 @@ fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
     assert!(of(26, 40).len() == 24 && !of(26, 40).contains(&25));
     assert_eq!(c.population(NodeId(1)).unwrap(), 20);
     assert_eq!(c.population(NodeId(26)).unwrap(), 1);
+    here_again(c, 1, "10.0.2.1:7443");
+    assert_eq!(
+        (c.population(NodeId(2)).unwrap(), c.population(NodeId(21)).unwrap()),
+        (19, 6)
+    );
+    here_again(c, 1, "10.0.1.1:7443");
+    assert_eq!(
+        (c.population(NodeId(2)).unwrap(), c.population(NodeId(21)).unwrap()),
+        (20, 5)
+    );
     c.set_seen(vec![(NodeId(25), UnixSeconds(4_600)), (NodeId(24), UnixSeconds(1))])
         .unwrap();
     assert_eq!(c.node(NodeId(25)).unwrap().unwrap().seen, UnixSeconds(4_600));
@@ -464,6 +474,19 @@ fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
         UnixSeconds(5_000),
         "never backwards"
     );
+}
+
+/// Moves a node to another address.
+fn here_again(c: &dyn Catalogue, node: u64, address: &str) {
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    let record = PresenceRecord {
+        addresses: vec![address],
+        facts: Labels::new(),
+        version: "1".into(),
+        source: address.ip(),
+        now: UnixSeconds(5_000),
+    };
+    assert!(c.set_presence(NodeId(node), record).unwrap());
 }
 
 fn everything_survives_a_restart(open: &impl Fn(&Path) -> Box<dyn Catalogue>) {

@@ -71,8 +71,15 @@ async fn the_same_bytes_cannot_be_published_cut_in_two_ways() {
     world.publish("web", 1, &[("big", &big)]).await;
     world.publish("db", 1, &[("same", &big)]).await;
     let other = Made::cut("web", 2, &[("big", &big)], 50_000);
-    world.operator.upload(&other.chunks).await.expect(StatusCode::NO_CONTENT);
-    let message = world.release("web", &other.list).await.refused(400, ErrorKind::BadRequest);
+    world
+        .operator
+        .upload(&other.chunks)
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    let message = world
+        .release("web", &other.list)
+        .await
+        .refused(400, ErrorKind::BadRequest);
     assert!(message.contains("cut into other chunks"), "{message}");
 }
 

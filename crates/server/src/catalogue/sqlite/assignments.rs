@@ -104,16 +104,16 @@ pub(super) fn reassign(c: &Connection, scope: Scope, now: UnixSeconds) -> Result
         })
         .collect::<Result<Vec<_>>>()?;
     let mut releases = Releases::default();
-    let only = match scope {
-        Scope::All => None,
-        Scope::Node(node) => Some(node.0 as i64),
+    let (first, last) = match scope {
+        Scope::All => (i64::MIN, i64::MAX),
+        Scope::Node(node) => (node.0 as i64, node.0 as i64),
     };
     let mut select = c.prepare_cached(
-        "SELECT id, labels, configuration, release, list, sequence FROM nodes WHERE ?1 IS NULL OR id = ?1",
+        "SELECT id, labels, configuration, release, list, sequence FROM nodes WHERE id BETWEEN ? AND ?",
     )?;
     // All rows are read before one is changed.
     let mut changes = Vec::new();
-    let mut rows = select.query([only])?;
+    let mut rows = select.query((first, last))?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         let labels: Labels = json(&row.get::<_, String>(1)?)?;

@@ -1,9 +1,10 @@
 //! The connections to one SQLite database: many readers, and one writer that commits for many callers at once.
 
-use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -12,11 +13,11 @@ use crate::catalogue::{CatalogueError, Result};
 
 /// Readers that are kept open while nobody uses them.
 const IDLE_READERS_MAX: usize = 8;
-/// Changes that one commit makes durable at the most.
+/// Changes that one commit makes durable at the most, and that wait for it; more callers wait to get into the queue.
 const GROUP_MAX: usize = 256;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs a change on the writer, and returns what delivers its result once the group is committed or not.
+/// Makes a change on the writer's connection, and returns what delivers its result once the group is committed or not.
 type Job = Box<dyn FnOnce(&Connection) -> Deliver + Send>;
 type Deliver = Box<dyn FnOnce(std::result::Result<(), &CatalogueError>) + Send>;
 
@@ -24,8 +25,9 @@ type Deliver = Box<dyn FnOnce(std::result::Result<(), &CatalogueError>) + Send>;
 pub(super) struct Database {
     path: PathBuf,
     readers: Mutex<Vec<Connection>>,
-    writer: Mutex<Connection>,
-    queue: Mutex<VecDeque<Job>>,
+    /// `None` once it is being dropped.
+    queue: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Database {
@@ -39,11 +41,16 @@ impl Database {
              PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY;",
         )?;
         writer.set_prepared_statement_cache_capacity(64);
+        let (queue, jobs) = sync_channel(GROUP_MAX);
+        let thread = std::thread::Builder::new()
+            .name("catalogue".into())
+            .spawn(move || write_groups(&writer, &jobs, || {}))
+            .map_err(|fault| CatalogueError::Database(format!("starting a thread: {fault}")))?;
         Ok(Self {
             path: path.to_owned(),
             readers: Mutex::default(),
-            writer: Mutex::new(writer),
-            queue: Mutex::default(),
+            queue: Some(queue),
+            writer: Some(thread),
         })
     }
 
@@ -66,7 +73,7 @@ impl Database {
 
     /// Makes a change, durable when this returns; an error undoes all of it, and only it.
     ///
-    /// Changes that wait while another is being committed share the next commit: one sync serves all of them.
+    /// Changes that wait while others are being committed share the next commit: one sync serves all of them.
     pub(super) fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -82,50 +89,11 @@ impl Database {
                 });
             })
         });
-        lock(&self.queue).push_back(job);
-        let connection = lock(&self.writer);
-        loop {
-            if let Some(outcome) = received(&result) {
-                return outcome;
-            }
-            self.commit_group(&connection);
-        }
-    }
-
-    fn commit_group(&self, connection: &Connection) {
-        let group: Vec<Job> = {
-            let mut queue = lock(&self.queue);
-            let count = queue.len().min(GROUP_MAX);
-            queue.drain(..count).collect()
-        };
-        let mut deliveries = Vec::with_capacity(group.len());
-        let run = || -> Result<()> {
-            if !connection.is_autocommit() {
-                // A panic left a transaction behind; nobody was told that it succeeded.
-                connection.execute_batch("ROLLBACK")?;
-            }
-            connection.execute_batch("BEGIN IMMEDIATE")?;
-            for job in group {
-                deliveries.push(job(connection));
-                if connection.is_autocommit() {
-                    // A full disk makes SQLite roll back everything at once.
-                    return Err(CatalogueError::Full);
-                }
-            }
-            connection.execute_batch("COMMIT")?;
-            Ok(())
-        };
-        let outcome = run();
-        if outcome.is_err() && !connection.is_autocommit() {
-            // If this fails as well, the next group tries again.
-            let _ = connection.execute_batch("ROLLBACK");
-        }
-        for deliver in deliveries {
-            deliver(match &outcome {
-                Ok(()) => Ok(()),
-                Err(fault) => Err(fault),
-            });
-        }
+        let abandoned = || CatalogueError::Database("the change was abandoned".into());
+        let queue = self.queue.as_ref().ok_or_else(abandoned)?;
+        queue.send(job).map_err(|_| abandoned())?;
+        // Without a result, the change panicked.
+        result.recv().unwrap_or_else(|_| Err(abandoned()))
     }
 
     fn open_reader(&self) -> Result<Connection> {
@@ -138,13 +106,55 @@ impl Database {
     }
 }
 
-fn received<T>(result: &Receiver<Result<T>>) -> Option<Result<T>> {
-    match result.try_recv() {
-        Ok(outcome) => Some(outcome),
-        Err(TryRecvError::Empty) => None,
-        // The group that held it did not come to its end.
-        Err(TryRecvError::Disconnected) => Some(Err(CatalogueError::Database("the change was abandoned".into()))),
+impl Drop for Database {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(writer) = self.writer.take() {
+            // So that whoever opens the file next finds it closed.
+            let _ = writer.join();
+        }
     }
+}
+
+/// Commits what is waiting, group by group, until nobody can send any more.
+fn write_groups(connection: &Connection, jobs: &Receiver<Job>, mut on_commit: impl FnMut()) {
+    while let Ok(first) = jobs.recv() {
+        let group = std::iter::once(first).chain(jobs.try_iter()).take(GROUP_MAX);
+        let mut deliveries = Vec::new();
+        let outcome = commit(connection, group, &mut deliveries);
+        on_commit();
+        for deliver in deliveries {
+            match &outcome {
+                Ok(()) => deliver(Ok(())),
+                Err(fault) => deliver(Err(fault)),
+            }
+        }
+    }
+}
+
+fn commit(connection: &Connection, group: impl Iterator<Item = Job>, deliveries: &mut Vec<Deliver>) -> Result<()> {
+    let run = || -> Result<()> {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        for job in group {
+            match catch_unwind(AssertUnwindSafe(|| job(connection))) {
+                Ok(deliver) => deliveries.push(deliver),
+                // It may have left half of itself behind: nothing of this group is kept.
+                Err(_) => return Err(CatalogueError::Database("another change failed badly".into())),
+            }
+            if connection.is_autocommit() {
+                // A full disk makes SQLite roll back everything at once.
+                return Err(CatalogueError::Full);
+            }
+        }
+        connection.execute_batch("COMMIT")?;
+        Ok(())
+    };
+    let outcome = run();
+    if outcome.is_err() && !connection.is_autocommit() {
+        // If this fails as well, so will the next `BEGIN`, and its callers hear of it.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    outcome
 }
 
 fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
@@ -222,38 +232,30 @@ mod tests {
 
     #[test]
     fn changes_that_wait_share_a_commit() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = Arc::new(Database::open(&dir.path().join("db")).unwrap());
-        let held = lock(&database.writer);
-        let threads: Vec<_> = (0..8)
-            .map(|_| {
-                let database = database.clone();
-                std::thread::spawn(move || database.write(|c| Ok(c.total_changes())))
-            })
-            .collect();
-        while lock(&database.queue).len() < 8 {
-            std::thread::yield_now();
+        let connection = Connection::open_in_memory().unwrap();
+        let (queue, jobs) = sync_channel(GROUP_MAX);
+        let (sender, results) = sync_channel(8);
+        for _ in 0..8 {
+            let sender = sender.clone();
+            let job: Job = Box::new(move |_| Box::new(move |commit| sender.send(commit.is_ok()).unwrap()));
+            queue.send(job).unwrap();
         }
-        database.commit_group(&held);
-        assert_eq!(lock(&database.queue).len(), 0, "one group took all of them");
-        drop(held);
-        for thread in threads {
-            thread.join().unwrap().unwrap();
-        }
+        drop((queue, sender));
+        let mut commits = 0;
+        write_groups(&connection, &jobs, || commits += 1);
+        assert_eq!(commits, 1);
+        assert_eq!(results.iter().collect::<Vec<_>>(), [true; 8]);
     }
 
     #[test]
     fn after_a_panic_in_a_change_the_next_one_works() {
         let dir = tempfile::tempdir().unwrap();
-        let database = Arc::new(Database::open(&dir.path().join("db")).unwrap());
-        let other = database.clone();
-        let panicked = std::thread::spawn(move || {
-            other.write(|c| -> Result<()> {
-                c.execute_batch("CREATE TABLE half(n)")?;
-                panic!("on purpose")
-            })
+        let database = Database::open(&dir.path().join("db")).unwrap();
+        let half = database.write(|c| -> Result<()> {
+            c.execute_batch("CREATE TABLE half(n)")?;
+            panic!("on purpose")
         });
-        assert!(panicked.join().is_err());
+        assert!(half.is_err());
         database
             .write(|c| Ok(c.execute_batch("CREATE TABLE half(n)")?))
             .unwrap();

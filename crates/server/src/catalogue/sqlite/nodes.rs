@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row};
 
 use super::{
     NewToken, NodeRecord, PresenceRecord, Redeemed, Redemption, Result, assignments, bump, json, name, optional,
-    to_json,
+    setting, to_json,
 };
 use crate::catalogue::{CatalogueError, NODES_MAX, TOKENS_MAX};
 use crate::progress::Tracker;
@@ -67,12 +67,12 @@ pub(super) fn redeem(c: &Connection, redemption: &Redemption) -> Result<Redeemed
     if uses == 0 {
         return Ok(Redeemed::UsedUp);
     }
-    let count: i64 = c.query_row("SELECT COUNT(*) FROM nodes", [], |row| row.get(0))?;
-    if count as u64 >= NODES_MAX {
+    if setting(c, "nodes")? >= NODES_MAX {
         return Ok(Redeemed::FleetFull);
     }
     let labels = permit(&json(&permitted)?, &redemption.labels);
     let node = insert(c, redemption, &labels)?;
+    c.execute("UPDATE settings SET value = value + 1 WHERE name = 'nodes'", [])?;
     c.execute(
         "UPDATE tokens SET uses = uses - 1 WHERE hash = ?",
         [redemption.token.as_bytes()],
@@ -221,11 +221,17 @@ pub(super) fn set_presence(c: &Connection, node: NodeId, presence: &PresenceReco
     if known == 0 {
         return Ok(false);
     }
-    c.execute("DELETE FROM sites WHERE node = ?", [id])?;
-    if !presence.addresses.is_empty() {
-        for site in site::keys(&presence.addresses, presence.source) {
-            c.execute("INSERT INTO sites VALUES (?, ?)", (site, id))?;
-        }
+    let before: BTreeSet<String> = sites(c, node)?.into_iter().collect();
+    let after = if presence.addresses.is_empty() {
+        BTreeSet::new()
+    } else {
+        site::keys(&presence.addresses, presence.source)
+    };
+    for site in before.difference(&after) {
+        c.execute("DELETE FROM sites WHERE site = ? AND node = ?", (site, id))?;
+    }
+    for site in after.difference(&before) {
+        c.execute("INSERT INTO sites VALUES (?, ?)", (site, id))?;
     }
     Ok(true)
 }
@@ -243,10 +249,7 @@ pub(super) fn set_seen(c: &Connection, seen: &[(NodeId, UnixSeconds)]) -> Result
 pub(super) fn neighbours(c: &Connection, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>> {
     let id = node.0 as i64;
     let start = ring_start(node);
-    let mut statement = c.prepare_cached("SELECT site FROM sites WHERE node = ?")?;
-    let sites: Vec<String> = statement
-        .query_map([id], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let sites = sites(c, node)?;
     let lately = (since.0 as i64, i64::MAX);
     let earlier = (i64::MIN, since.0 as i64 - 1);
     let in_site = "SELECT n.id, n.addresses FROM sites s JOIN nodes n ON n.id = s.node
@@ -282,6 +285,12 @@ pub(super) fn neighbours(c: &Connection, node: NodeId, since: UnixSeconds, limit
     Ok(chosen)
 }
 
+fn sites(c: &Connection, node: NodeId) -> Result<Vec<String>> {
+    let mut statement = c.prepare_cached("SELECT site FROM sites WHERE node = ?")?;
+    let rows = statement.query_map([node.0 as i64], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 fn ring_start(node: NodeId) -> i64 {
     let digest = Digest::of(&node.0.to_be_bytes());
     i64::from_be_bytes(*digest.as_bytes().first_chunk::<8>().expect("a digest has 32 bytes"))
@@ -290,8 +299,7 @@ fn ring_start(node: NodeId) -> i64 {
 pub(super) fn population(c: &Connection, node: NodeId) -> Result<u32> {
     let count: u32 = c
         .prepare_cached(
-            "SELECT COALESCE(MAX(count), 0) FROM (
-                SELECT COUNT(*) AS count FROM sites WHERE site IN (SELECT site FROM sites WHERE node = ?) GROUP BY site)",
+            "SELECT COALESCE(MAX(nodes), 0) FROM site_sizes WHERE site IN (SELECT site FROM sites WHERE node = ?)",
         )?
         .query_row([node.0 as i64], |row| row.get(0))?;
     Ok(count.max(1))

@@ -1,8 +1,8 @@
 -- Version 1. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
 
--- Single values: `change`, `halted`.
+-- Single values: `change`, `halted`, and how many `nodes` there are.
 CREATE TABLE settings (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO settings VALUES ('change', 1), ('halted', 0);
+INSERT INTO settings VALUES ('change', 1), ('halted', 0), ('nodes', 0);
 
 -- Secrets of the fleet: keys of audiences (by name), and keys for datagrams (by epoch).
 CREATE TABLE audience_keys (audience TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
@@ -43,6 +43,15 @@ CREATE INDEX nodes_by_hostname ON nodes (hostname);
 -- Sites of nodes that have said where they are.
 CREATE TABLE sites (site TEXT NOT NULL, node INTEGER NOT NULL, PRIMARY KEY (site, node)) WITHOUT ROWID;
 CREATE INDEX sites_by_node ON sites (node);
+-- How many nodes each site has, without counting them each time.
+CREATE TABLE site_sizes (site TEXT PRIMARY KEY, nodes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER site_gains AFTER INSERT ON sites BEGIN
+    INSERT INTO site_sizes VALUES (new.site, 1) ON CONFLICT (site) DO UPDATE SET nodes = nodes + 1;
+END;
+CREATE TRIGGER site_loses AFTER DELETE ON sites BEGIN
+    UPDATE site_sizes SET nodes = nodes - 1 WHERE site = old.site;
+    DELETE FROM site_sizes WHERE site = old.site AND nodes = 0;
+END;
 
 CREATE TABLE events (
     node INTEGER NOT NULL, number INTEGER NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, list BLOB,
