@@ -1,7 +1,8 @@
 //! The program as an operator uses it: a server and agents as processes, on loopback addresses, without root.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
@@ -529,4 +530,95 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert_eq!(status.code(), Some(1), "{rest:?}");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{rest:?}");
+}
+
+#[test]
+fn a_killed_demo_takes_its_processes_with_it() {
+    let fleet = Fleet::new(10);
+    let temporary = fleet.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut demo = fleet
+        .command(&[
+            "demo",
+            "--keep",
+            "--nodes",
+            "2",
+            "--dir",
+            fleet.sample().to_str().unwrap(),
+        ])
+        .env("TMPDIR", &temporary)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("until Ctrl-C")));
+    assert_eq!(processes_in(&temporary), 3);
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    let began = Instant::now();
+    while processes_in(&temporary) > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} are left", processes_in(&temporary));
+        std::thread::sleep(POLL);
+    }
+}
+
+/// How many processes have something below `directory` on their command line.
+fn processes_in(directory: &Path) -> usize {
+    let needle = directory.to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).contains(needle))
+        .count()
+}
+
+#[test]
+fn publishing_a_large_file_takes_less_than_128_mib_of_memory() {
+    let fleet = Fleet::new(11);
+    let directory = fleet.path("large");
+    fs::create_dir_all(directory.join("files")).unwrap();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut file = fs::File::create(directory.join("files/large.img")).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    for _ in 0..160 {
+        noise.fill(&mut bytes);
+        file.write_all(&bytes).unwrap();
+    }
+    let program = env!("CARGO_BIN_EXE_potluck");
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -d 131072 && exec \"$0\" \"$@\"",
+            program,
+            "publish",
+            "--json",
+            "--data",
+        ])
+        .arg(fleet.path("server"))
+        .arg(&directory)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    let published: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(published["bytes"], 160 << 20);
+}
+
+#[test]
+fn an_operator_elsewhere_names_the_server_and_brings_the_credential() {
+    let fleet = Fleet::new(12);
+    let config = fleet.path(".config/potluck");
+    fs::create_dir_all(&config).unwrap();
+    let credential = fleet.path("server/operator.json");
+    let text = fs::read_to_string(&credential).unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let server = document["servers"][0].as_str().unwrap();
+    let elsewhere = text.replace(server, "127.0.0.1:9");
+    fs::write(config.join("operator.json"), elsewhere).unwrap();
+    let status = fleet
+        .command(&["status"])
+        .env("POTLUCK_SERVER", server)
+        .output()
+        .unwrap();
+    assert_eq!(code(&status), 0, "{status:?}");
 }
