@@ -183,7 +183,7 @@ fn the_run_outlives_the_agent_and_is_found_again() {
     let list = node
         .release(1)
         .script("a", "mkfifo $POTLUCK_ROOT/pipe; cat $POTLUCK_ROOT/pipe > /dev/null")
-        .script("b", "ps -o sid= -p $$ > $POTLUCK_ROOT/session")
+        .script("b", "cut -d' ' -f6 /proc/$$/stat > $POTLUCK_ROOT/session")
         .list();
     let executor = start(&node, &list);
     let id = executor.id();
