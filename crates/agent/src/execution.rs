@@ -1,13 +1,12 @@
 //! Has the release executed by a process of its own, and passes on what that process writes in its journal.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use potluck_model::assignment::{Assignment, Signed};
-use potluck_model::trace::{Recap, What};
+use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{Digest, Location};
 use potluck_provision::{Executor, Job, Machine, Position, Tail};
 use potluck_store::Store;
@@ -21,6 +20,44 @@ use crate::outbox::Outbox;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Lists that are kept: the one that was executed last, and the one before it.
 const RECENT_LISTS: usize = 2;
+
+/// Messages of failed steps that are passed on, at most.
+const FAILURES_MAX: usize = 16;
+
+/// Why a release was not executed to its end.
+pub(crate) struct RunFault {
+    pub(crate) message: String,
+    /// It died, or could not be started: the next time it may work.
+    pub(crate) passing: bool,
+}
+
+impl RunFault {
+    fn passing(message: String) -> Self {
+        Self { message, passing: true }
+    }
+
+    fn lasting(message: String) -> Self {
+        Self {
+            message,
+            passing: false,
+        }
+    }
+}
+
+/// Whether a message says that the machine was short of something: room, a quota, file descriptors, memory, processes.
+pub(crate) fn lacked_something(message: &str) -> bool {
+    use rustix::io::Errno;
+    [
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::AGAIN,
+    ]
+    .iter()
+    .any(|errno| message.contains(&format!("(os error {})", errno.raw_os_error())))
+}
 
 /// Where and as what releases are executed.
 pub(crate) struct Execution {
@@ -75,26 +112,35 @@ impl Execution {
         };
         tokio::task::spawn_blocking(move || {
             let (list, events) = (order.list, order.events.clone());
-            let result = run.execute(&order);
-            drop(events.blocking_send(Event::Executed { list, result }));
+            let mut failures = Vec::new();
+            let result = run.execute(&order, &mut failures);
+            drop(events.blocking_send(Event::Executed { list, result, failures }));
         });
     }
 
-    /// The lists that are kept now that `list` has been executed.
-    pub(crate) fn recent_lists(&self, list: Digest) -> BTreeSet<Digest> {
-        let path = self.dir.join("recent.json");
-        let mut recent: Vec<Digest> = std::fs::read(&path)
+    /// The lists that were executed last, the latest first.
+    pub(crate) fn known_lists(&self) -> Vec<Digest> {
+        std::fs::read(self.recent())
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+            .unwrap_or_default()
+    }
+
+    fn recent(&self) -> PathBuf {
+        self.dir.join("recent.json")
+    }
+
+    /// The lists that are kept now that `list` has been executed, the latest first.
+    pub(crate) fn recent_lists(&self, list: Digest) -> Vec<Digest> {
+        let mut recent = self.known_lists();
         if recent.first() != Some(&list) {
             recent.retain(|known| *known != list);
             recent.insert(0, list);
             recent.truncate(RECENT_LISTS);
             // Losing this costs a fetch at worst.
-            drop(write(&path, &recent));
+            drop(write(&self.recent(), &recent));
         }
-        recent.into_iter().collect()
+        recent
     }
 }
 
@@ -113,7 +159,7 @@ struct Run {
 }
 
 impl Run {
-    fn execute(&self, order: &Order) -> Result<Recap, String> {
+    fn execute(&self, order: &Order, failures: &mut Vec<String>) -> Result<Recap, RunFault> {
         let position_file = self.dir.join("reported.json");
         let position: Position = std::fs::read(&position_file)
             .ok()
@@ -124,22 +170,32 @@ impl Run {
             position_file,
             recap: None,
             trouble: None,
+            failures: Vec::new(),
         };
         // An executing process that a killed agent left behind finishes first.
         while potluck_provision::running(&self.dir) {
             journal.forward(order);
+            if self.halted.load(Ordering::Relaxed)
+                && let Err(error) = potluck_provision::halt(&self.dir)
+            {
+                tracing::warn!(%error, "cannot halt the executing process");
+            }
             std::thread::sleep(LOOK_EVERY);
         }
         journal.forward(order);
         (journal.recap, journal.trouble) = (None, None);
-        let job = self.job(order)?;
+        journal.failures.clear();
+        let job = self.job(order).map_err(RunFault::lasting)?;
         let mut executor = Executor::start(&self.program, &["execute".as_ref()], &self.dir, &job)
-            .map_err(|error| format!("cannot start the executing process {}: {error}", self.program.display()))?;
+            .map_err(|error| {
+                RunFault::passing(format!("cannot start the executing process {}: {error}", self.program.display()))
+            })?;
         let mut halted = order.halted;
         let status = loop {
             journal.forward(order);
             let finished = executor.finished();
-            if let Some(status) = finished.map_err(|error| format!("cannot wait for the executing process: {error}"))? {
+            let waited = finished.map_err(|error| format!("cannot wait for the executing process: {error}"));
+            if let Some(status) = waited.map_err(RunFault::passing)? {
                 break status;
             }
             if !halted && self.halted.load(Ordering::Relaxed) {
@@ -151,10 +207,13 @@ impl Run {
             std::thread::sleep(LOOK_EVERY);
         };
         journal.forward(order);
-        journal.recap.ok_or_else(|| {
-            let words = potluck_provision::last_words(&self.dir);
-            let otherwise = || format!("the executing process ended without a result ({status}) {words}");
-            journal.trouble.take().unwrap_or_else(otherwise)
+        failures.append(&mut journal.failures);
+        journal.recap.ok_or_else(|| match journal.trouble.take() {
+            Some(trouble) => RunFault::lasting(trouble),
+            None => {
+                let words = potluck_provision::last_words(&self.dir);
+                RunFault::passing(format!("the executing process ended without a result ({status}) {words}"))
+            }
         })
     }
 
@@ -191,6 +250,8 @@ struct Journal {
     /// Of the last complete run.
     recap: Option<Recap>,
     trouble: Option<String>,
+    /// Why steps failed.
+    failures: Vec<String>,
 }
 
 impl Journal {
@@ -217,7 +278,12 @@ impl Journal {
                 What::StepStarted { step } => tracing::debug!(%step, "step started"),
                 What::StepEnded {
                     step, outcome, message, ..
-                } => tracing::info!(%step, ?outcome, "{message}"),
+                } => {
+                    tracing::info!(%step, ?outcome, "{message}");
+                    if *outcome == Outcome::Failed && self.failures.len() < FAILURES_MAX {
+                        self.failures.push(message.clone());
+                    }
+                }
                 _ => {}
             }
             order.outbox.record_at(record.at, record.list, record.what);
@@ -226,5 +292,20 @@ impl Journal {
             tracing::debug!(%error, "cannot note how far the journal was reported");
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_was_short_of_is_told_from_other_failures() {
+        let full = std::io::Error::from_raw_os_error(28).to_string();
+        assert!(lacked_something(&format!("cannot write /srv/x: {full}")), "{full}");
+        let denied = std::io::Error::from_raw_os_error(13).to_string();
+        for other in [denied.as_str(), "exit code 28", ""] {
+            assert!(!lacked_something(other), "{other}");
+        }
     }
 }
