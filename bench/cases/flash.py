@@ -40,7 +40,7 @@ DESCRIBED = {
     "together": "16 nodes start at once",
     "two-sites": "two sites of 8 nodes start at once",
     "no-multicast": "16 nodes start at once, multicast is dropped",
-    "staggered": "16 nodes start 0.5 s after each other; ideal = the last start + payload / uplink rate",
+    "staggered": "16 nodes start 0.5 s after each other, and time counts from the first",
     "slow-half": "16 nodes start at once, half of them with links of 50 Mbit/s",
     "killed": "16 nodes start at once, two lose power at half time",
 }
@@ -106,7 +106,7 @@ class Plan:
         return began
 
     def over_ideal(self, seconds: float) -> float:
-        return (seconds - (self.count - 1) * self.gap if self.gap else seconds) / self.ideal
+        return seconds / self.ideal
 
     def uplinks(self) -> list[int]:
         return [self.network.uplink_bytes(site) for site in range(self.sites)]
