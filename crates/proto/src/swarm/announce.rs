@@ -11,8 +11,12 @@ use super::items::ItemIx;
 use crate::interface::Action;
 use crate::message::{HaveItem, Message, Runs, WANTS_MAX};
 
-/// How long news are collected before they are told.
-const COLLECT: Duration = Duration::from_millis(15);
+/// How long news are collected before they are told: of something that others can fetch now,
+pub(super) const SOON: Duration = Duration::from_millis(15);
+/// of progress with what comes from the origin, for which others wait,
+pub(super) const PROGRESS: Duration = Duration::from_millis(200);
+/// and of anything else.
+pub(super) const REST: Duration = Duration::from_secs(1);
 /// The most runs that are told in one message, so that it fits a frame.
 const RUNS_PER_MESSAGE_MAX: usize = 16_384;
 
@@ -35,7 +39,7 @@ impl News {
 
 impl Swarm {
     /// A chunk of a content, or all of it, is here since now.
-    pub(super) fn news_of(&mut self, now: Time, ix: Ix, chunk: Option<u32>) {
+    pub(super) fn news_of(&mut self, now: Time, ix: Ix, chunk: Option<u32>, within: Duration) {
         if self.peers.links == 0 {
             return;
         }
@@ -49,7 +53,8 @@ impl Swarm {
                 self.news.whole.insert(ix);
             }
         }
-        self.news.flush_at.get_or_insert(now + COLLECT);
+        let at = now + within;
+        self.news.flush_at = Some(self.news.flush_at.map_or(at, |other| other.min(at)));
     }
 
     /// Tells the news if it is time.
@@ -92,14 +97,23 @@ impl Swarm {
         by_list: &BTreeMap<Digest, Runs>,
     ) {
         let peer = &self.peers.table[&node];
-        let mut messages: Vec<Message> = by_list
-            .iter()
-            .filter(|(list, _)| peer.follows.contains(*list))
-            .map(|(list, contents)| Message::HaveOfList {
-                list: *list,
-                contents: contents.clone(),
-            })
-            .collect();
+        // What it has already, it need not be told.
+        let mut messages: Vec<Message> = Vec::new();
+        for (digest, indices) in by_list.iter().filter(|(list, _)| peer.follows.contains(*list)) {
+            let Some(list) = self.contents.lists.get(digest) else {
+                continue;
+            };
+            let lacked = indices
+                .iter()
+                .filter(|index| !peer.holds.get(list.contents[*index as usize].0));
+            let contents = Runs::of(lacked);
+            if !contents.is_empty() {
+                messages.push(Message::HaveOfList {
+                    list: *digest,
+                    contents,
+                });
+            }
+        }
         let followed = |ix: Ix| {
             peer.follows.iter().any(|list| {
                 self.contents
@@ -127,6 +141,14 @@ impl Swarm {
             }
         }
         for (ix, item) in chunks {
+            let has = peer.holds.get(ix.0)
+                || peer
+                    .partial
+                    .get(ix)
+                    .is_some_and(|held| item.chunks.iter().all(|chunk| held.get(chunk)));
+            if has {
+                continue;
+            }
             if peer.wants.get(ix.0) || followed(*ix) {
                 items.push(item.clone());
             }

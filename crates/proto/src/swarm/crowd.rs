@@ -36,7 +36,7 @@ const SEAT_LOST: Duration = Duration::from_secs(60);
 
 impl Swarm {
     /// Whether an item may be fetched from the origin now, and why; else when to look again.
-    pub(super) fn turn(&mut self, now: Time, item: ItemIx) -> Result<Why, Time> {
+    pub(super) fn turn(&mut self, now: Time, item: ItemIx, arriving: &[NodeId]) -> Result<Why, Time> {
         let entry = self.items.at(item);
         if entry.origin_after > now {
             return Err(entry.origin_after);
@@ -44,7 +44,7 @@ impl Swarm {
         if let Some(until) = self.discovery.settles_at().filter(|at| *at > now) {
             return Err(until);
         }
-        if let Some(until) = self.prospect(now, item) {
+        if let Some(until) = self.prospect(now, item, arriving) {
             return Err(until);
         }
         if let Some((node, since)) = self.items.at(item).claim {
@@ -91,18 +91,18 @@ impl Swarm {
     }
 
     /// Somebody who said that it has an item is about to be connected: until when to wait for that.
-    fn prospect(&self, now: Time, item: ItemIx) -> Option<Time> {
+    fn prospect(&self, now: Time, item: ItemIx, arriving: &[NodeId]) -> Option<Time> {
         let item = self.items.at(item);
         let file = match self.contents.at(item.content).kind {
             Kind::One { of: Some(of) } => of,
             _ => item.content,
         };
         let said = |bits: &Bits| bits.get(item.content.0) || bits.get(file.0);
-        self.peers
-            .table
+        arriving
             .iter()
-            .filter(|(node, peer)| peer.shunned.is_none() && !item.failed.contains(node))
-            .filter_map(|(_, peer)| {
+            .filter(|node| !item.failed.contains(node))
+            .filter_map(|node| {
+                let peer = self.peers.table.get(node)?;
                 let holds = said(&peer.holds);
                 if !holds && !said(&peer.fetching) {
                     return None;
@@ -116,6 +116,21 @@ impl Swarm {
                 (until > now).then_some(until)
             })
             .max()
+    }
+
+    /// Peers that are being dialled, or have not said yet what they hold.
+    pub(super) fn arriving(&self, now: Time) -> Vec<NodeId> {
+        self.peers
+            .table
+            .iter()
+            .filter(|(_, peer)| peer.shunned.is_none())
+            .filter(|(_, peer)| match peer.link {
+                Link::None => false,
+                Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
+                Link::Up { since } => !peer.synced && now.since(since) < SYNCS_WITHIN,
+            })
+            .map(|(node, _)| *node)
+            .collect()
     }
 
     /// How long a peer may go without progress in its share.

@@ -725,7 +725,9 @@ impl Swarm {
 
     /// A peer said that it holds and is fetching these.
     fn answered(&mut self, now: Time, node: NodeId, held: Vec<Ix>, fetching: Vec<Ix>) {
+        let mut news = false;
         for ix in held {
+            news |= self.peers.table.get(&node).is_some_and(|peer| !peer.holds.get(ix.0));
             self.discovery.answered.set(ix.0);
             if let Kind::Many { chunk_list, .. } = self.contents.at(ix).kind {
                 self.discovery.answered.set(chunk_list.0);
@@ -739,10 +741,12 @@ impl Swarm {
                     self.discovery.answered.set(chunk_list.0);
                 }
                 if !peer.holds.get(ix.0) {
-                    peer.fetching.set(ix.0);
+                    news |= peer.fetching.set(ix.0);
                 }
             }
         }
-        self.new_wanter(now);
+        if news {
+            self.new_wanter(now);
+        }
     }
 }

@@ -105,10 +105,17 @@ impl Swarm {
         for ix in gained {
             self.gains_whole(now, node, ix);
         }
-        if let Some(peer) = self.peers.table.get_mut(&node) {
+        self.synced(now, node);
+    }
+
+    /// A peer has said on this connection what it holds or is fetching: nobody waits for it to do so.
+    fn synced(&mut self, now: Time, node: NodeId) {
+        if let Some(peer) = self.peers.table.get_mut(&node)
+            && !peer.synced
+        {
             peer.synced = true;
+            self.origin.scan_now(now);
         }
-        self.origin.scan_now(now);
     }
 
     /// A peer holds a content whole.
@@ -152,9 +159,7 @@ impl Swarm {
                 self.gains_whole(now, node, ix);
             }
         }
-        if let Some(peer) = self.peers.table.get_mut(&node) {
-            peer.synced = true;
-        }
+        self.synced(now, node);
     }
 
     /// Changes what a peer holds of a content, and counts it among the holders of the items that this concerns.
@@ -236,10 +241,7 @@ impl Swarm {
                 peer.fetching.set(ix.0);
             }
         }
-        if let Some(peer) = self.peers.table.get_mut(&node) {
-            peer.synced = true;
-        }
-        self.origin.scan_now(now);
+        self.synced(now, node);
     }
 
     /// Counts anew how many peers an idle item can be had from.

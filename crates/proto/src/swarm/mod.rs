@@ -24,7 +24,7 @@ mod transfers;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use potluck_model::trace::What;
+use potluck_model::trace::{Source, What};
 use potluck_model::{Digest, NodeId, Time};
 
 use crate::interface::{Action, Config, Input, ListContent, Neighbour, Path, TransferId};
@@ -133,6 +133,8 @@ impl Swarm {
 
     /// Takes in what happened at `now`, which never goes back. Drain `poll` before the next call.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
+        // These come for every chunk and make nothing possible that is not possible a tick later.
+        let plan = !matches!(input, Input::Progress { .. } | Input::Stored { .. });
         match input {
             Input::Datagram { from, bytes, .. } => self.handle_datagram(now, from, bytes),
             Input::Paths(paths) => self.handle_paths(now, paths),
@@ -163,7 +165,7 @@ impl Swarm {
             Input::Served { peer, stream, .. } => self.handle_served(now, peer, stream),
             Input::Wake => {}
         }
-        self.go_on(now);
+        self.go_on(now, plan);
     }
 
     /// What the shell is to do next. Drain until `None`.
@@ -192,15 +194,19 @@ impl Swarm {
     }
 
     /// Does what is due, and plans what is next.
-    fn go_on(&mut self, now: Time) {
+    fn go_on(&mut self, now: Time, plan: bool) {
         self.discover(now);
-        if self.tick_at.is_some_and(|at| at <= now) {
+        let tick = self.tick_at.is_some_and(|at| at <= now);
+        if tick {
             self.tick_at = None;
             self.tick_transfers(now);
             self.tick_links(now);
         }
         self.dial(now);
-        self.schedule(now);
+        let due = self.origin.scan_at.is_some_and(|at| at <= now);
+        if plan || tick || due {
+            self.schedule(now, tick);
+        }
         self.serve(now);
         self.announce(now);
         if self.tick_at.is_none() {
@@ -396,7 +402,7 @@ impl Swarm {
         }
         if let Some(partial) = self.contents.at(ix).partial() {
             for chunk in partial.iter() {
-                self.news_of(now, ix, Some(chunk));
+                self.news_of(now, ix, Some(chunk), announce::SOON);
             }
         }
         let wanted = self.is_wanted(ix);
@@ -459,16 +465,29 @@ impl Swarm {
             Kind::Many { chunks: None, .. } => return,
         };
         self.transfer_stored(now, transfer);
+        let mut done = whole;
         if let Some(item) = self.items.covering(ix, chunk) {
             let left = self.items.at(item).bytes.saturating_sub(len);
             self.items.at_mut(item).bytes = left;
             if whole || self.items.wants(&self.contents, item).is_empty() {
+                done = true;
                 self.item_done(now, item);
             } else if self.items.at(item).state == State::Idle {
                 self.recount(item);
             }
         }
-        self.news_of(now, ix, Some(chunk));
+        let pace = if done {
+            announce::SOON
+        } else if self
+            .transfers
+            .get(&transfer)
+            .is_some_and(|transfer| transfer.source == Source::Origin)
+        {
+            announce::PROGRESS
+        } else {
+            announce::REST
+        };
+        self.news_of(now, ix, Some(chunk), pace);
         if whole {
             self.content_whole(now, ix);
         }
@@ -480,7 +499,7 @@ impl Swarm {
         let entry = self.contents.at_mut(ix);
         let before = std::mem::replace(&mut entry.held, true);
         let is_meta = matches!(entry.kind, Kind::One { of: Some(_) });
-        self.news_of(now, ix, None);
+        self.news_of(now, ix, None, announce::SOON);
         let counts = wanted && !before && (!is_meta || self.is_listed(ix));
         if counts
             && let Some(designated) = &mut self.designated

@@ -66,14 +66,16 @@ impl Origin {
 
 impl Swarm {
     /// Starts every transfer that should be under way.
-    pub(super) fn schedule(&mut self, now: Time) {
+    pub(super) fn schedule(&mut self, now: Time, tick: bool) {
         if !self.is_lacking() {
             self.origin.scan_at = None;
             return;
         }
         while self.in_flight_bytes < self.config.in_flight_bytes_max {
             if self.items.held().next().is_none() {
-                self.hedge(now);
+                if tick {
+                    self.hedge(now);
+                }
                 break;
             }
             let Some(node) = self.best_peer(now) else { break };
@@ -205,6 +207,7 @@ impl Swarm {
         let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 2);
         let mut next: Option<Time> = None;
         let mut bundle = Bundle::default();
+        let arriving = self.arriving(now);
         let unheld: Vec<ItemIx> = self.items.unheld().collect();
         for item in unheld {
             if self.origin.transfers >= self.config.origin_transfers_max
@@ -212,7 +215,7 @@ impl Swarm {
             {
                 break;
             }
-            let why = match self.turn(now, item) {
+            let why = match self.turn(now, item, &arriving) {
                 Ok(why) => why,
                 Err(at) => {
                     next = Some(next.map_or(at, |next| next.min(at)));
