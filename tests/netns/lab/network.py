@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import tap
 from lab.command import Failure, Process, attempt, call, wait_until
 
 BRIDGE = "br0"
@@ -53,6 +55,12 @@ class Host:
             "tbf", "rate", f"{megabits}mbit", "burst", "64k", "latency", "50ms",
         )  # fmt: skip
 
+    def received_bytes(self) -> int:
+        """What has come to this host since it was made: what the bridge has sent to it."""
+        (link,) = json.loads(call("ip", "-s", "-j", "link", "show", "dev", self.port))
+        sent: int = link["stats64"]["tx"]["bytes"]
+        return sent
+
     def unplug(self) -> None:
         """Cuts the cable: `eth0` stays up, and loses its carrier."""
         call("ip", "link", "set", self.port, "down")
@@ -72,12 +80,13 @@ class Host:
         return moved
 
     def processes(self) -> list[int]:
-        """All processes on this host, also ones in sessions of their own."""
+        """All processes on this host, also ones in sessions of their own; taps are no part of it."""
         own = os.stat(f"/run/netns/{self.name}").st_ino
         found = []
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and os.stat(entry / "ns/net").st_ino == own:
+                here = entry.name.isdigit() and os.stat(entry / "ns/net").st_ino == own
+                if here and tap.__file__.encode() not in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue  # It ended meanwhile.
