@@ -248,6 +248,34 @@ pub struct HaltRequest {
     pub halted: bool,
 }
 
+/// `POST /v1/gc`: removes what nobody needs any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct GcRequest {
+    /// How many releases of each configuration stay, the newest ones, at least 1. What is assigned stays in any case.
+    pub keep: u64,
+    /// Chunks that were uploaded, or that a publisher was told are there, in the last so many seconds stay.
+    pub grace_seconds: u64,
+}
+
+/// Answer to a `GcRequest`: what was removed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct GcReport {
+    /// The releases.
+    pub releases: Vec<ReleaseName>,
+    /// Files of several chunks.
+    pub files: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Bytes of chunks.
+    pub bytes: u64,
+    /// Packs that are gone.
+    pub packs: u64,
+    /// Of these, the ones whose other chunks were moved into new packs.
+    pub packs_rewritten: u64,
+    /// Bytes of unused chunks that stay for now: too young, or in packs that are used for the most part.
+    pub bytes_left: u64,
+}
+
 /// A node, as the server knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeInfo {

@@ -1,6 +1,8 @@
 //! What every request has at hand.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +43,10 @@ pub(crate) struct App {
     pub(crate) outgoing: Arc<Semaphore>,
     /// Turns to upload.
     pub(crate) uploads: Semaphore,
+    /// Bytes of uploads under way, which will need room on the disk.
+    pub(crate) uploading: AtomicU64,
+    /// The file that whoever removes packs holds.
+    pub(crate) upkeep: PathBuf,
     change: watch::Sender<u64>,
     stopping: watch::Sender<bool>,
     blocking: Semaphore,
@@ -54,6 +60,7 @@ impl App {
         blobs: Arc<dyn Blobs>,
         authority: Authority,
         advertised: Vec<String>,
+        upkeep: PathBuf,
     ) -> Self {
         Self {
             catalogue,
@@ -62,6 +69,8 @@ impl App {
             advertised,
             outgoing: Arc::new(Semaphore::new(OUTGOING_KIB_MAX)),
             uploads: Semaphore::new(UPLOADS_MAX),
+            uploading: AtomicU64::new(0),
+            upkeep,
             change: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
             blocking: Semaphore::new(BLOCKING_MAX),

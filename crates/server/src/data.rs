@@ -21,13 +21,7 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<Self, ServerError> {
         private_dir(path)?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(disk("opening", &lock_path))?;
+        let lock = open_lock(&lock_path)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(ServerError::InUse(path.to_owned())),
@@ -56,6 +50,11 @@ impl DataDir {
     /// The directory of keys.
     pub(crate) fn keys(&self) -> PathBuf {
         self.path.join("keys")
+    }
+
+    /// Held by whoever removes packs or makes a backup.
+    pub(crate) fn upkeep(&self) -> PathBuf {
+        self.path.join("upkeep.lock")
     }
 
     /// The credential of the local operator.
@@ -87,6 +86,33 @@ impl DataDir {
             Err(source) => Err(disk("reading", &path)(source)),
         }
     }
+}
+
+/// Nobody else removes packs or makes a backup while this lives.
+pub(crate) struct Upkeep {
+    _lock: File,
+}
+
+impl Upkeep {
+    /// Takes the lock, a file that is made if it does not exist. `None`: somebody else has it.
+    pub(crate) fn begin(path: &Path) -> Result<Option<Self>, ServerError> {
+        let lock = open_lock(path)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(disk("locking", path)(source)),
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File, ServerError> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(disk("opening", path))
 }
 
 /// Reads a file; `None` if there is none.

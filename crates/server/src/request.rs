@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use potluck_model::NodeId;
 use potluck_model::api::ErrorKind;
@@ -43,9 +44,15 @@ pub(crate) struct Incoming {
     body: Body,
     left: usize,
     max: usize,
+    length: u64,
 }
 
 impl Incoming {
+    /// Bytes that it is said to have; the most that it may have if nobody says.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// The next piece; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
@@ -77,6 +84,11 @@ impl Incoming {
     }
 }
 
+/// What a request says of the length of its body.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// More than the limit.
 pub(crate) fn too_large(max: usize) -> Refusal {
     Refusal::new(
@@ -90,10 +102,12 @@ impl FromRequest<Arc<App>> for Incoming {
 
     async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, Refusal> {
         let max = request.extensions().get::<BodyMax>().map_or(0, |max| max.0);
+        let length = content_length(request.headers()).unwrap_or(max as u64);
         Ok(Self {
             body: request.into_body(),
             left: max,
             max,
+            length,
         })
     }
 }

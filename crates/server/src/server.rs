@@ -60,7 +60,7 @@ impl RunningServer {
         let certificate = Certificate::new(authority.server(&hosts, now)?);
         let tls = tls_config(authority.ca(), certificate.clone())?;
         let ca = authority.fingerprint();
-        let app = Arc::new(App::new(catalogue, blobs, authority, advertised.clone()));
+        let app = Arc::new(App::new(catalogue, blobs, authority, advertised.clone(), data.upkeep()));
         let listener = Listener {
             socket,
             tls,

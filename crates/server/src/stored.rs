@@ -51,12 +51,32 @@ pub(crate) fn whole_chunk(app: &App, digest: &Digest, max: u64) -> Result<Option
             stored.len
         )));
     }
-    let bytes = app.blobs.read(stored.pack, stored.offset, stored.len as usize)?;
+    let (bytes, stored) = part(app, digest, stored, 0, stored.len as usize)?;
     if Digest::of(&bytes) != *digest {
         damaged(digest, &stored);
         return Ok(None);
     }
     Ok(Some(bytes))
+}
+
+/// `len` bytes of a chunk from its byte `at` on, and where the chunk is: it may have been moved since it was looked up.
+pub(crate) fn part(
+    app: &App,
+    digest: &Digest,
+    stored: Stored,
+    at: u64,
+    len: usize,
+) -> Result<(Vec<u8>, Stored), Refusal> {
+    let fault = match app.blobs.read(stored.pack, stored.offset + at, len) {
+        Ok(bytes) => return Ok((bytes, stored)),
+        Err(fault) => fault,
+    };
+    match app.catalogue.chunks(&[*digest])?[0] {
+        Some(now) if now.pack != stored.pack && now.len == stored.len => {
+            Ok((app.blobs.read(now.pack, now.offset + at, len)?, now))
+        }
+        _ => Err(fault.into()),
+    }
 }
 
 /// Chunks as `POST /v1/node/chunks` sends them: each with its length before it, or `CHUNK_ABSENT`. Verified: what is
@@ -79,31 +99,44 @@ pub(crate) fn framed(app: &App, group: &[(Digest, Option<Stored>)]) -> Vec<u8> {
         };
         let last = now.last().and_then(|(_, stored)| *stored).unwrap_or(*first);
         let span = last.offset + u64::from(last.len) - first.offset;
-        let read = app.blobs.read(first.pack, first.offset, span as usize);
-        if let Err(fault) = &read {
-            tracing::error!("{fault}: its chunks are not served; restore the packs from a backup");
-        }
+        let Ok(read) = app.blobs.read(first.pack, first.offset, span as usize) else {
+            // They may have been moved since they were looked up.
+            for (digest, stored) in now.iter().filter_map(|(digest, stored)| Some((digest, (*stored)?))) {
+                let chunk = part(app, digest, stored, 0, stored.len as usize);
+                frame(
+                    &mut out,
+                    digest,
+                    chunk.ok().as_ref().map(|(bytes, stored)| (&bytes[..], *stored)),
+                );
+            }
+            continue;
+        };
         for (digest, stored) in now.iter().filter_map(|(digest, stored)| Some((digest, (*stored)?))) {
             let start = (stored.offset - first.offset) as usize;
-            let chunk = read
-                .as_ref()
-                .ok()
-                .map(|bytes| &bytes[start..start + stored.len as usize]);
-            match chunk {
-                Some(chunk) if Digest::of(chunk) == *digest => {
-                    out.extend_from_slice(&stored.len.to_be_bytes());
-                    out.extend_from_slice(chunk);
-                }
-                other => {
-                    if other.is_some() {
-                        damaged(digest, &stored);
-                    }
-                    out.extend_from_slice(&CHUNK_ABSENT.to_be_bytes());
-                }
-            }
+            frame(
+                &mut out,
+                digest,
+                Some((&read[start..start + stored.len as usize], stored)),
+            );
         }
     }
     out
+}
+
+/// Adds a chunk, or that it is absent.
+fn frame(out: &mut Vec<u8>, digest: &Digest, chunk: Option<(&[u8], Stored)>) {
+    match chunk {
+        Some((bytes, stored)) if Digest::of(bytes) == *digest => {
+            out.extend_from_slice(&stored.len.to_be_bytes());
+            out.extend_from_slice(bytes);
+        }
+        other => {
+            if let Some((_, stored)) = other {
+                damaged(digest, &stored);
+            }
+            out.extend_from_slice(&CHUNK_ABSENT.to_be_bytes());
+        }
+    }
 }
 
 /// How many of the chunks lie one after another in one pack, so that one read gets them.

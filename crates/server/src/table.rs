@@ -16,7 +16,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::app::App;
 use crate::caller::{Caller, Role};
 use crate::refusal::Refusal;
-use crate::request::{BodyMax, too_large};
+use crate::request::{BodyMax, content_length, too_large};
 
 /// The most bytes of a body, where a route does not say otherwise.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -194,9 +194,7 @@ async fn admit(State(guard): State<Guard>, mut request: Request, next: Next) -> 
         }
         guard.app.saw(node);
     }
-    let length = request.headers().get(axum::http::header::CONTENT_LENGTH);
-    let length = length.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > guard.body_max as u64) {
+    if content_length(request.headers()).is_some_and(|length| length > guard.body_max as u64) {
         return Err(too_large(guard.body_max));
     }
     request.extensions_mut().insert(BodyMax(guard.body_max));

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Blobs, BlobsError, PackId, PackWriter};
+use super::{Blobs, BlobsError, PackId, PackWriter, Space};
 use crate::data::sync_dir;
 
 /// Packs that are kept open for reading.
@@ -115,6 +115,25 @@ impl Blobs for DirectoryBlobs {
         };
         list().map_err(|source| fault("listing", self.path.display(), source))
     }
+
+    fn remove(&self, pack: PackId) -> Result<(), BlobsError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(id, _)| *id != pack);
+        drop(open);
+        match fs::remove_file(self.path.join(format!("{pack}{SUFFIX}"))) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(fault("removing pack", pack, source)),
+            _ => Ok(()),
+        }
+    }
+
+    fn space(&self) -> Result<Option<Space>, BlobsError> {
+        let stat = rustix::fs::statvfs(&self.path)
+            .map_err(|source| fault("asking for the room on the disk of", self.path.display(), source.into()))?;
+        Ok(Some(Space {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        }))
+    }
 }
 
 struct Writer {
@@ -184,7 +203,7 @@ mod tests {
     fn a_directory_gives_what_blobs_promise() {
         let dir = tempfile::tempdir().unwrap();
         blobs_suite(&DirectoryBlobs::open(dir.path()).unwrap());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use potluck_model::Digest;
 use potluck_model::chunk_list::META_BYTES_MAX;
+use potluck_model::{Digest, UnixSeconds};
 
 use super::{Blobs, BlobsError, PACK_HEADER, PackId, PackWriter, Stored};
 use crate::catalogue::{Catalogue, CatalogueError};
@@ -116,7 +116,8 @@ impl<'a> Intake<'a> {
                 "chunk {digest} is said to have {len} bytes, more than {META_BYTES_MAX}"
             )));
         }
-        let known = self.new.contains_key(&digest) || self.catalogue.chunks(&[digest])?[0].is_some();
+        // Who uploads it counts on it from now on, also if it was there already.
+        let known = self.new.contains_key(&digest) || self.catalogue.rely(&[digest], UnixSeconds::now())?[0].is_some();
         if !known {
             if self.pack.is_none() {
                 let mut pack = self.blobs.create()?;

@@ -9,6 +9,8 @@ mod intake;
 
 use std::fmt;
 
+use potluck_model::Digest;
+
 pub(crate) use directory::DirectoryBlobs;
 pub(crate) use intake::{Intake, IntakeError, adopt};
 
@@ -71,6 +73,27 @@ pub(crate) trait Blobs: Send + Sync {
     fn len(&self, pack: PackId) -> Result<u64, BlobsError>;
     /// The packs that are there.
     fn packs(&self) -> Result<Vec<PackId>, BlobsError>;
+    /// Removes a pack; it may be gone already. Whoever is reading it may still end that.
+    fn remove(&self, pack: PackId) -> Result<(), BlobsError>;
+    /// Room for more bytes and in all; `None` where nobody knows.
+    fn space(&self) -> Result<Option<Space>, BlobsError>;
+}
+
+/// Room for packs, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Space {
+    /// That can be written.
+    pub(crate) free: u64,
+    /// Of the whole disk.
+    pub(crate) total: u64,
+}
+
+/// What stands before the bytes of a chunk in a pack: how many, and their digest.
+pub(crate) fn chunk_header(len: u32, digest: &Digest) -> [u8; 36] {
+    let mut header = [0; 36];
+    header[..4].copy_from_slice(&len.to_be_bytes());
+    header[4..].copy_from_slice(digest.as_bytes());
+    header
 }
 
 /// A pack that is being written; dropped before `finish`, nothing of it stays.
@@ -101,4 +124,9 @@ pub(crate) fn blobs_suite(blobs: &dyn Blobs) {
     dropped.write(b"half").unwrap();
     drop(dropped);
     assert_eq!(blobs.packs().unwrap(), [id], "a pack that was given up leaves nothing");
+    assert!(blobs.space().unwrap().is_none_or(|space| space.free <= space.total));
+    blobs.remove(id).unwrap();
+    assert_eq!(blobs.packs().unwrap(), []);
+    assert!(blobs.read(id, 0, 1).is_err(), "a removed pack is gone for new readers");
+    blobs.remove(id).unwrap();
 }

@@ -14,6 +14,7 @@ mod suite;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use potluck_model::api::{
     AudienceKey, Configuration, FleetKey, Labels, Neighbour, NodeState, Progress, Release, Target, Wave,
@@ -26,6 +27,7 @@ use potluck_model::{ConfigurationName, Digest, NodeId, UnixSeconds, VersionName}
 pub(crate) use sqlite::SqliteCatalogue;
 
 use crate::blobs::{PackId, Stored};
+use crate::gc::Used;
 
 /// The most nodes of one server.
 pub(crate) const NODES_MAX: u64 = 100_000;
@@ -35,6 +37,8 @@ pub(crate) const ASSIGNMENTS_MAX: u64 = 10_000;
 pub(crate) const TOKENS_MAX: u64 = 100_000;
 /// The events kept of each node; older ones make room.
 pub(crate) const EVENTS_PER_NODE_MAX: u64 = 50_000;
+/// A pack that was used at most this long ago need not be marked as used again.
+pub(crate) const RELY_SLACK_SECONDS: u64 = 300;
 /// The releases that `configuration` and `configurations` tell of, newest first.
 pub(crate) const RELEASES_TOLD_MAX: u64 = 100;
 
@@ -68,15 +72,35 @@ pub(crate) trait Catalogue: Send + Sync {
 
     /// Where chunks are, in the order of `digests`.
     fn chunks(&self, digests: &[Digest]) -> Result<Vec<Option<Stored>>>;
+    /// The same, for somebody who goes on to count on those that are there: their packs count as used at `now`, or at
+    /// most `RELY_SLACK_SECONDS` before.
+    fn rely(&self, digests: &[Digest], now: UnixSeconds) -> Result<Vec<Option<Stored>>>;
+    /// Calls `visit` with every chunk, in no particular order, from one consistent state.
+    fn each_chunk(&self, visit: &mut dyn FnMut(&Digest, Stored)) -> Result<()>;
     /// Records the chunks of a pack that is durable already. Chunks that are known stay where they were.
     fn add_pack(&self, pack: PackId, chunks: Vec<(Digest, Stored)>) -> Result<()>;
     /// The packs that are recorded.
     fn packs(&self) -> Result<BTreeSet<PackId>>;
+    /// Those that were not used since `cutoff`.
+    fn packs_unused_since(&self, cutoff: UnixSeconds) -> Result<BTreeSet<PackId>>;
     /// Bytes of all chunks.
     fn stored_bytes(&self) -> Result<u64>;
     /// A file of several chunks that a release names.
     fn file(&self, digest: &Digest) -> Result<Option<Content>>;
 
+    /// How many times chunks have been removed. To be read before the content of a release is checked.
+    fn sweeps(&self) -> Result<u64>;
+    /// Removes releases but the newest `keep` of each configuration (at least 1) and those that an assignment names or a
+    /// node is assigned. Returns what was removed.
+    fn remove_releases(&self, keep: u64) -> Result<Vec<Release>>;
+    /// How many releases have been published, and the lists of those that are there.
+    fn lists(&self) -> Result<(u64, BTreeSet<Digest>)>;
+    /// Forgets the cuts of files that no release names; how many. `None`, and nothing happens, if something was published
+    /// since `published`.
+    fn retain_files(&self, published: u64, used: Arc<Used>) -> Result<Option<u64>>;
+    /// Forgets packs and what is in them. Returns those it did; a pack that was used meanwhile stays as it is. `None`,
+    /// and nothing happens, if something was published meanwhile.
+    fn sweep(&self, sweep: Sweep) -> Result<Option<Vec<PackId>>>;
     /// Makes a release visible, whole or not at all. Its content has been checked.
     fn publish(&self, release: NewRelease) -> Result<Published>;
     /// All configurations, by name.
@@ -110,7 +134,7 @@ pub(crate) trait Catalogue: Send + Sync {
     fn population(&self, node: NodeId) -> Result<u32>;
 
     /// Assigns. An assignment with the same target is replaced.
-    fn assign(&self, assignment: NewAssignment) -> Result<Option<AssignmentRecord>>;
+    fn assign(&self, assignment: NewAssignment) -> Result<Assigned>;
     /// Takes assignments back: the one with this number, or those of a configuration. Returns what was taken back.
     fn unassign(&self, which: Unassign) -> Result<Vec<AssignmentRecord>>;
     /// All assignments, in the order in which they were made.
@@ -142,6 +166,36 @@ pub(crate) struct NewRelease {
     pub(crate) release: Release,
     /// Its files of several chunks.
     pub(crate) files: Vec<Content>,
+    /// `sweeps` before its content was checked.
+    pub(crate) sweeps: u64,
+}
+
+/// What is to be forgotten.
+#[derive(Clone, Debug)]
+pub(crate) struct Sweep {
+    /// How many releases had been published when it was found out what they name.
+    pub(crate) published: u64,
+    /// A pack that was used since then stays.
+    pub(crate) cutoff: UnixSeconds,
+    /// Now.
+    pub(crate) now: UnixSeconds,
+    /// The packs.
+    pub(crate) packs: Vec<PackId>,
+    /// Their chunks that are in use, and where these are now; that pack is durable.
+    pub(crate) moved: Vec<Moved>,
+    /// Their other chunks.
+    pub(crate) unused: Vec<(Digest, Stored)>,
+}
+
+/// A chunk that was copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    /// Which.
+    pub(crate) digest: Digest,
+    /// Where it was.
+    pub(crate) from: Stored,
+    /// Where it is as well.
+    pub(crate) to: Stored,
 }
 
 /// What became of a release.
@@ -151,6 +205,8 @@ pub(crate) enum Published {
     New(Release),
     /// It is the newest already.
     Same(Release),
+    /// Chunks were removed since `sweeps` was read: the content must be checked again.
+    Swept,
     /// Its number is not the next one.
     Conflict {
         /// The newest number; 0 if there is none.
@@ -257,7 +313,18 @@ pub(crate) struct PresenceRecord {
     pub(crate) now: UnixSeconds,
 }
 
-/// An assignment to be made. The release exists.
+/// What became of an assignment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Assigned {
+    /// It is made.
+    Made(AssignmentRecord),
+    /// There are `ASSIGNMENTS_MAX` of them.
+    TooMany,
+    /// The release is not there, or not any more.
+    NoRelease,
+}
+
+/// An assignment to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct NewAssignment {
     /// The configuration.

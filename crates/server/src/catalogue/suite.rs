@@ -9,7 +9,7 @@ use potluck_model::trace::{Cause, Event, Recap, What};
 use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds};
 
 use super::{
-    Catalogue, EVENTS_PER_NODE_MAX, NewAssignment, NewRelease, NewToken, PresenceRecord, Published, Redeemed,
+    Assigned, Catalogue, EVENTS_PER_NODE_MAX, NewAssignment, NewRelease, NewToken, PresenceRecord, Published, Redeemed,
     Redemption, Unassign,
 };
 use crate::blobs::{PackId, Stored};
@@ -97,6 +97,7 @@ fn release(name: &str, number: u64) -> NewRelease {
             published: NOW,
         },
         files: Vec::new(),
+        sweeps: 0,
     }
 }
 
@@ -112,7 +113,10 @@ fn assign(c: &dyn Catalogue, name: &str, release: Option<u64>, target: Target) -
         target,
         now: NOW,
     };
-    c.assign(new).unwrap().unwrap().id
+    match c.assign(new).unwrap() {
+        Assigned::Made(record) => record.id,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn assigned(c: &dyn Catalogue, node: NodeId) -> Option<(String, u64)> {

@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use super::releases::{listed, unknown_configuration};
 use crate::app::App;
-use crate::catalogue::{ASSIGNMENTS_MAX, AssignmentRecord, CatalogueError, NewAssignment, NodeRecord, Unassign};
+use crate::catalogue::{
+    ASSIGNMENTS_MAX, Assigned, AssignmentRecord, CatalogueError, NewAssignment, NodeRecord, Unassign,
+};
 use crate::near::near;
 use crate::refusal::Refusal;
 use crate::request::{Arguments, CallingOperator, Input, Segment};
@@ -32,17 +34,24 @@ pub(super) async fn assign(
                 None => return Err(unknown_configuration(app, &request.configuration)?),
             };
             let new = NewAssignment {
-                configuration: request.configuration,
+                configuration: request.configuration.clone(),
                 release,
                 target,
                 now: UnixSeconds::now(),
             };
-            let Some(record) = app.catalogue.assign(new)? else {
-                let message =
-                    format!("there are {ASSIGNMENTS_MAX} assignments already: take some back with `potluck unassign`");
-                return Err(Refusal::new(ErrorKind::Busy, message));
-            };
-            describe(record, &app.catalogue.nodes()?)
+            match app.catalogue.assign(new)? {
+                Assigned::Made(record) => describe(record, &app.catalogue.nodes()?),
+                Assigned::TooMany => {
+                    let message = format!(
+                        "there are {ASSIGNMENTS_MAX} assignments already: take some back with `potluck unassign`"
+                    );
+                    Err(Refusal::new(ErrorKind::Busy, message))
+                }
+                Assigned::NoRelease => Err(Refusal::not_found(format!(
+                    "that release of {} has just been removed; `potluck gc` was run",
+                    request.configuration
+                ))),
+            }
         })
         .await?;
     let AssignmentInfo {

@@ -1,5 +1,6 @@
 //! Chunks in bulk: downloads for nodes, uploads for operators.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -7,14 +8,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use potluck_model::Digest;
+use potluck_model::{Digest, UnixSeconds};
 use tokio::sync::mpsc;
 
 use crate::app::{App, turn};
 use crate::blobs::{Intake, Stored};
 use crate::refusal::Refusal;
 use crate::request::{CallingNode, CallingOperator, Incoming};
-use crate::stored::{GROUP_BYTES, VERIFIED_BYTES_MAX, framed, outgoing, room};
+use crate::room::Room;
+use crate::stored::{GROUP_BYTES, VERIFIED_BYTES_MAX, framed, outgoing, part, room};
 
 /// Chunks that are looked up at once.
 const LOOKUP_BATCH: usize = 512;
@@ -24,7 +26,9 @@ const OCTETS: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/o
 
 pub(super) async fn missing(State(app): State<Arc<App>>, body: Incoming) -> Result<Response, Refusal> {
     let digests = digests(&body.whole().await?)?;
-    let found = app.blocking(move |app| Ok(app.catalogue.chunks(&digests)?)).await?;
+    let found = app
+        .blocking(move |app| Ok(app.catalogue.rely(&digests, UnixSeconds::now())?))
+        .await?;
     let answer: Vec<u8> = found.iter().map(|stored| u8::from(stored.is_none())).collect();
     Ok(([OCTETS], answer).into_response())
 }
@@ -35,10 +39,12 @@ pub(super) async fn upload(
     mut body: Incoming,
 ) -> Result<StatusCode, Refusal> {
     let _turn = turn(&app.uploads).await?;
+    let length = body.length();
     let (sender, mut pieces) = mpsc::channel::<Bytes>(UPLOAD_QUEUE);
     let keeper = app.clone();
     // Holds its thread for the whole upload: there are few of them.
     let kept = tokio::task::spawn_blocking(move || -> Result<(usize, u64), Refusal> {
+        let _room = Room::take(keeper.blobs.as_ref(), &keeper.uploading, length)?;
         let mut intake = Intake::new(keeper.catalogue.as_ref(), keeper.blobs.as_ref());
         loop {
             match pieces.blocking_recv() {
@@ -131,8 +137,8 @@ async fn send_chunks(app: Arc<App>, digests: Vec<Digest>, pieces: Pieces) -> Res
                 if pieces.send(Ok(length)).await.is_err() {
                     return Ok(());
                 }
-                let whole = (stored.offset, u64::from(stored.len));
-                if !send_span(&app, *stored, whole, &pieces).await? {
+                let whole = 0..u64::from(stored.len);
+                if !send_span(&app, *digest, *stored, whole, &pieces).await? {
                     tracing::debug!(%digest, "a receiver went away");
                     return Ok(());
                 }
@@ -165,24 +171,26 @@ fn group(chunks: &[(Digest, Option<Stored>)]) -> (usize, u64) {
     (chunks.len(), bytes)
 }
 
-/// Sends `len` bytes of a pack from `offset` on. `false`: nobody takes them.
+/// Sends a range of a chunk. `false`: nobody takes it.
 pub(super) async fn send_span(
     app: &Arc<App>,
-    stored: Stored,
-    (mut offset, mut len): (u64, u64),
+    digest: Digest,
+    mut stored: Stored,
+    range: Range<u64>,
     pieces: &Pieces,
 ) -> Result<bool, Refusal> {
-    while len > 0 {
-        let now = len.min(4 * GROUP_BYTES);
+    let mut at = range.start;
+    while at < range.end {
+        let now = (range.end - at).min(4 * GROUP_BYTES);
         let room = room(app, now).await?;
-        let bytes = app
-            .blocking(move |app| Ok(app.blobs.read(stored.pack, offset, now as usize)?))
+        let (bytes, found) = app
+            .blocking(move |app| part(app, &digest, stored, at, now as usize))
             .await?;
+        stored = found;
         if pieces.send(Ok(outgoing(bytes, room))).await.is_err() {
             return Ok(false);
         }
-        offset += now;
-        len -= now;
+        at += now;
     }
     Ok(true)
 }

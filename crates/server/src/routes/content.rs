@@ -25,7 +25,7 @@ const LOOKUP_BATCH: usize = 256;
 /// What is behind a digest.
 enum Found {
     /// A chunk, or a content that is one.
-    Chunk(Stored),
+    Chunk(Digest, Stored),
     /// A file of several chunks.
     File(Arc<ChunkList>),
 }
@@ -33,7 +33,7 @@ enum Found {
 impl Found {
     fn size(&self) -> u64 {
         match self {
-            Self::Chunk(stored) => u64::from(stored.len),
+            Self::Chunk(_, stored) => u64::from(stored.len),
             Self::File(chunks) => chunks.size(),
         }
     }
@@ -92,7 +92,7 @@ fn answer(app: Arc<App>, found: Found, method: &Method, headers: &HeaderMap, tag
         Body::empty()
     } else {
         match found {
-            Found::Chunk(stored) => streamed(|pieces| send_chunk(app, stored, range, pieces)),
+            Found::Chunk(digest, stored) => streamed(|pieces| send_chunk(app, digest, stored, range, pieces)),
             Found::File(chunks) => streamed(|pieces| send_file(app, chunks, range, pieces)),
         }
     };
@@ -102,7 +102,7 @@ fn answer(app: Arc<App>, found: Found, method: &Method, headers: &HeaderMap, tag
 fn find(app: &App, digest: &Digest) -> Result<Found, Refusal> {
     let unknown = || Refusal::not_found(format!("there is no content {digest} on this server"));
     if let Some(stored) = app.catalogue.chunks(&[*digest])?[0] {
-        return Ok(Found::Chunk(stored));
+        return Ok(Found::Chunk(*digest, stored));
     }
     let file = app.catalogue.file(digest)?.ok_or_else(unknown)?;
     let chunks = file.chunks.ok_or_else(unknown)?;
@@ -111,9 +111,14 @@ fn find(app: &App, digest: &Digest) -> Result<Found, Refusal> {
     Ok(Found::File(Arc::new(chunks)))
 }
 
-async fn send_chunk(app: Arc<App>, stored: Stored, range: Range<u64>, pieces: Pieces) -> Result<(), Refusal> {
-    let span = (stored.offset + range.start, range.end - range.start);
-    send_span(&app, stored, span, &pieces).await.map(|_| ())
+async fn send_chunk(
+    app: Arc<App>,
+    digest: Digest,
+    stored: Stored,
+    range: Range<u64>,
+    pieces: Pieces,
+) -> Result<(), Refusal> {
+    send_span(&app, digest, stored, range, &pieces).await.map(|_| ())
 }
 
 async fn send_file(app: Arc<App>, list: Arc<ChunkList>, range: Range<u64>, pieces: Pieces) -> Result<(), Refusal> {
@@ -142,8 +147,8 @@ async fn send_file(app: Arc<App>, list: Arc<ChunkList>, range: Range<u64>, piece
                 .ok_or_else(|| Refusal::internal(&format!("chunk {digest} of a release is gone")))?;
             let from = range.start.max(chunk.start);
             let to = range.end.min(chunk.end);
-            let span = (stored.offset + from - chunk.start, to - from);
-            if !send_span(&app, stored, span, &pieces).await? {
+            let part = from - chunk.start..to - chunk.start;
+            if !send_span(&app, *digest, stored, part, &pieces).await? {
                 return Ok(());
             }
         }

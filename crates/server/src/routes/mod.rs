@@ -9,14 +9,15 @@ mod nodes;
 mod releases;
 mod reports;
 mod status;
+mod upkeep;
 
 use axum::Json;
 use axum::http::Method;
 use potluck_model::Digest;
 use potluck_model::api::{
-    AssignRequest, AssignmentInfo, CHUNKS_PER_REQUEST_MAX, Configuration, Events, HaltRequest, Head, JoinAnswer,
-    JoinRequest, Labels, NodeEvents, NodeInfo, Presence, PublishRequest, Release, Status, TokenAnswer, TokenRequest,
-    UPLOAD_BYTES_MAX,
+    AssignRequest, AssignmentInfo, CHUNKS_PER_REQUEST_MAX, Configuration, Events, GcReport, GcRequest, HaltRequest,
+    Head, JoinAnswer, JoinRequest, Labels, NodeEvents, NodeInfo, Presence, PublishRequest, Release, Status,
+    TokenAnswer, TokenRequest, UPLOAD_BYTES_MAX,
 };
 
 use crate::table::{Route, Who, openapi};
@@ -200,6 +201,15 @@ pub(crate) fn all() -> Vec<Route> {
             assignments::halt,
         )
         .takes::<HaltRequest>(),
+        Route::new(
+            post.clone(),
+            "/v1/gc",
+            Who::Operator,
+            "Removes releases and chunks that nobody needs.",
+            upkeep::gc,
+        )
+        .takes::<GcRequest>()
+        .answers::<GcReport>(),
         Route::new(
             post.clone(),
             "/v1/tokens",

@@ -18,6 +18,8 @@ use crate::stored::whole_chunk;
 
 /// Missing contents that are named; of more, the number.
 const MISSING_NAMED_MAX: usize = 10;
+/// How often content is checked again because chunks were removed meanwhile.
+const CHECKS_MAX: u32 = 5;
 /// Chunks that are looked up at once.
 const LOOKUP_BATCH: usize = 4_096;
 
@@ -29,8 +31,14 @@ pub(super) async fn publish(
 ) -> Result<Json<Release>, Refusal> {
     let published = app
         .changing(move |app| {
-            let new = check(app, &name, &request.list)?;
-            Ok(app.catalogue.publish(new)?)
+            for _ in 0..CHECKS_MAX {
+                let new = check(app, &name, &request.list)?;
+                match app.catalogue.publish(new)? {
+                    Published::Swept => {}
+                    published => return Ok(published),
+                }
+            }
+            Ok(Published::Swept)
         })
         .await?;
     match published {
@@ -41,6 +49,10 @@ pub(super) async fn publish(
             Ok(Json(release))
         }
         Published::Same(release) => Ok(Json(release)),
+        Published::Swept => Err(Refusal::new(
+            ErrorKind::Busy,
+            "chunks that nobody needs are being removed: publish again in some seconds",
+        )),
         Published::Conflict { newest } => Err(Refusal::new(
             ErrorKind::Conflict,
             format!(
@@ -98,6 +110,7 @@ pub(super) fn listed(names: &[String]) -> String {
 
 /// Checks that the list is one of this configuration, and that everything that it names is here.
 fn check(app: &App, name: &ConfigurationName, digest: &Digest) -> Result<NewRelease, Refusal> {
+    let sweeps = app.catalogue.sweeps()?;
     let Some(bytes) = whole_chunk(app, digest, META_BYTES_MAX)? else {
         let message = format!("the list {digest} has not been uploaded");
         return Err(Refusal::new(ErrorKind::ContentMissing, message));
@@ -137,6 +150,7 @@ fn check(app: &App, name: &ConfigurationName, digest: &Digest) -> Result<NewRele
             .into_iter()
             .filter(|content| content.chunks.is_some())
             .collect(),
+        sweeps,
     })
 }
 

@@ -8,6 +8,7 @@ mod limits;
 mod publishing;
 mod reporting;
 mod restart;
+mod upkeep;
 mod world;
 
 use world::World;

@@ -7,7 +7,9 @@ use potluck_model::assignment::AssignedRelease;
 use potluck_model::{ConfigurationName, Digest, NodeId, UnixSeconds};
 use rusqlite::{Connection, Row};
 
-use super::{AssignmentRecord, CatalogueError, NewAssignment, Result, Unassign, bump, content, json, name, to_json};
+use super::{
+    Assigned, AssignmentRecord, CatalogueError, NewAssignment, Result, Unassign, bump, content, json, name, to_json,
+};
 use crate::catalogue::ASSIGNMENTS_MAX;
 use crate::progress::Tracker;
 use crate::target::{Matcher, applying};
@@ -19,13 +21,20 @@ pub(super) enum Scope {
     Node(NodeId),
 }
 
-pub(super) fn assign(c: &Connection, new: &NewAssignment) -> Result<Option<AssignmentRecord>> {
+pub(super) fn assign(c: &Connection, new: &NewAssignment) -> Result<Assigned> {
+    let release = match new.release {
+        Some(number) => content::numbered(c, &new.configuration, number)?,
+        None => content::newest(c, &new.configuration)?,
+    };
+    if release.is_none() {
+        return Ok(Assigned::NoRelease);
+    }
     let target = to_json(&new.target);
     // A new number, so that it is the latest.
     c.execute("DELETE FROM assignments WHERE target = ?", [&target])?;
     let count: i64 = c.query_row("SELECT COUNT(*) FROM assignments", [], |row| row.get(0))?;
     if count as u64 >= ASSIGNMENTS_MAX {
-        return Ok(None);
+        return Ok(Assigned::TooMany);
     }
     let waves = vec![Wave {
         percent: 100,
@@ -44,7 +53,7 @@ pub(super) fn assign(c: &Connection, new: &NewAssignment) -> Result<Option<Assig
     let id = c.last_insert_rowid() as u64;
     reassign(c, Scope::All, new.now)?;
     bump(c)?;
-    Ok(Some(AssignmentRecord {
+    Ok(Assigned::Made(AssignmentRecord {
         id,
         configuration: new.configuration.clone(),
         release: new.release,

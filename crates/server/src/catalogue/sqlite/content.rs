@@ -1,15 +1,16 @@
 //! Chunks, files and releases in SQLite.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use potluck_model::api::{Configuration, Release};
 use potluck_model::list::Content;
 use potluck_model::{ConfigurationName, Digest, UnixSeconds, VersionName};
 use rusqlite::{Connection, Row};
 
-use super::{NewRelease, Published, Result, assignments, bump, name, optional};
+use super::{NewRelease, Published, Result, assignments, bump, name, optional, setting};
 use crate::blobs::{PackId, Stored};
-use crate::catalogue::RELEASES_TOLD_MAX;
+use crate::catalogue::{Moved, RELEASES_TOLD_MAX, RELY_SLACK_SECONDS, Sweep};
+use crate::gc::Used;
 
 pub(super) fn chunks(c: &Connection, digests: &[Digest]) -> Result<Vec<Option<Stored>>> {
     let mut statement = c.prepare_cached("SELECT pack, offset, len FROM chunks WHERE digest = ?")?;
@@ -27,6 +28,47 @@ pub(super) fn chunks(c: &Connection, digests: &[Digest]) -> Result<Vec<Option<St
         .collect()
 }
 
+/// The same; `None` if a pack would have to be marked as used first.
+pub(super) fn reliable(c: &Connection, digests: &[Digest], now: UnixSeconds) -> Result<Option<Vec<Option<Stored>>>> {
+    let found = chunks(c, digests)?;
+    let since = now.0.saturating_sub(RELY_SLACK_SECONDS) as i64;
+    let mut fresh = c.prepare_cached("SELECT used >= ? FROM packs WHERE id = ?")?;
+    for pack in packs_of(&found) {
+        let fresh: Option<bool> = optional(fresh.query_row((since, pack.0 as i64), |row| row.get(0)))?;
+        if fresh != Some(true) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
+}
+
+pub(super) fn rely(c: &Connection, digests: &[Digest], now: UnixSeconds) -> Result<Vec<Option<Stored>>> {
+    let found = chunks(c, digests)?;
+    let mut update = c.prepare_cached("UPDATE packs SET used = ?2 WHERE id = ?1 AND used < ?2")?;
+    for pack in packs_of(&found) {
+        update.execute((pack.0 as i64, now.0 as i64))?;
+    }
+    Ok(found)
+}
+
+fn packs_of(chunks: &[Option<Stored>]) -> BTreeSet<PackId> {
+    chunks.iter().flatten().map(|stored| stored.pack).collect()
+}
+
+pub(super) fn each_chunk(c: &Connection, visit: &mut dyn FnMut(&Digest, Stored)) -> Result<()> {
+    let mut statement = c.prepare_cached("SELECT digest, pack, offset, len FROM chunks")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let stored = Stored {
+            pack: PackId(row.get::<_, i64>(1)? as u64),
+            offset: row.get::<_, i64>(2)? as u64,
+            len: row.get(3)?,
+        };
+        visit(&Digest::from_bytes(row.get(0)?), stored);
+    }
+    Ok(())
+}
+
 pub(super) fn add_pack(c: &Connection, pack: PackId, chunks: &[(Digest, Stored)]) -> Result<()> {
     let mut insert = c.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)")?;
     let mut bytes = 0;
@@ -41,7 +83,111 @@ pub(super) fn add_pack(c: &Connection, pack: PackId, chunks: &[(Digest, Stored)]
             bytes += i64::from(stored.len);
         }
     }
-    c.execute("INSERT OR IGNORE INTO packs VALUES (?, ?)", (pack.0 as i64, bytes))?;
+    c.execute(
+        "INSERT OR IGNORE INTO packs VALUES (?, ?, ?)",
+        (pack.0 as i64, bytes, UnixSeconds::now().0 as i64),
+    )?;
+    Ok(())
+}
+
+pub(super) fn packs_unused_since(c: &Connection, cutoff: UnixSeconds) -> Result<BTreeSet<PackId>> {
+    let mut statement = c.prepare_cached("SELECT id FROM packs WHERE used < ?")?;
+    let rows = statement.query_map([cutoff.0 as i64], |row| Ok(PackId(row.get::<_, i64>(0)? as u64)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn remove_releases(c: &Connection, keep: u64) -> Result<Vec<Release>> {
+    let keep = i64::try_from(keep.max(1)).unwrap_or(i64::MAX);
+    let sql = format!(
+        "SELECT {RELEASE} FROM (
+            SELECT *, ROW_NUMBER() OVER (PARTITION BY configuration ORDER BY release DESC) AS age FROM releases) AS r
+         WHERE age > ?
+            AND NOT EXISTS (SELECT 1 FROM assignments a WHERE a.configuration = r.configuration AND a.release = r.release)
+            AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.configuration = r.configuration AND n.release = r.release)
+         ORDER BY configuration, release"
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    let mut rows = statement.query([keep])?;
+    let mut removed = Vec::new();
+    while let Some(row) = rows.next()? {
+        removed.push(release(row)?);
+    }
+    let mut delete = c.prepare_cached("DELETE FROM releases WHERE configuration = ? AND release = ?")?;
+    for release in &removed {
+        delete.execute((release.configuration.as_str(), release.release as i64))?;
+    }
+    Ok(removed)
+}
+
+pub(super) fn lists(c: &Connection) -> Result<(u64, BTreeSet<Digest>)> {
+    let mut statement = c.prepare_cached("SELECT DISTINCT list FROM releases")?;
+    let rows = statement.query_map([], |row| Ok(Digest::from_bytes(row.get(0)?)))?;
+    Ok((setting(c, "published")?, rows.collect::<rusqlite::Result<_>>()?))
+}
+
+pub(super) fn retain_files(c: &Connection, published: u64, used: &Used) -> Result<Option<u64>> {
+    if setting(c, "published")? != published {
+        return Ok(None);
+    }
+    let mut unused = Vec::new();
+    let mut statement = c.prepare_cached("SELECT digest FROM files")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let digest = Digest::from_bytes(row.get(0)?);
+        if !used.contains(&digest) {
+            unused.push(digest);
+        }
+    }
+    if !unused.is_empty() {
+        count_sweep(c)?;
+    }
+    let mut delete = c.prepare_cached("DELETE FROM files WHERE digest = ?")?;
+    for digest in &unused {
+        delete.execute([digest.as_bytes()])?;
+    }
+    Ok(Some(unused.len() as u64))
+}
+
+pub(super) fn sweep(c: &Connection, sweep: &Sweep) -> Result<Option<Vec<PackId>>> {
+    if setting(c, "published")? != sweep.published {
+        return Ok(None);
+    }
+    let mut gone = BTreeSet::new();
+    let mut delete = c.prepare_cached("DELETE FROM packs WHERE id = ? AND used < ?")?;
+    for pack in &sweep.packs {
+        if delete.execute((pack.0 as i64, sweep.cutoff.0 as i64))? > 0 {
+            gone.insert(*pack);
+        }
+    }
+    if gone.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    count_sweep(c)?;
+    let mut forget = c.prepare_cached("DELETE FROM chunks WHERE digest = ? AND pack = ?")?;
+    for (digest, stored) in sweep.unused.iter().filter(|(_, stored)| gone.contains(&stored.pack)) {
+        forget.execute((digest.as_bytes(), stored.pack.0 as i64))?;
+    }
+    let mut point = c.prepare_cached("UPDATE chunks SET pack = ?, offset = ? WHERE digest = ? AND pack = ?")?;
+    let mut filled: BTreeMap<PackId, i64> = BTreeMap::new();
+    for Moved { digest, from, to } in sweep.moved.iter().filter(|moved| gone.contains(&moved.from.pack)) {
+        point.execute((
+            to.pack.0 as i64,
+            to.offset as i64,
+            digest.as_bytes(),
+            from.pack.0 as i64,
+        ))?;
+        *filled.entry(to.pack).or_default() += i64::from(to.len);
+    }
+    let mut insert = c.prepare_cached("INSERT INTO packs VALUES (?, ?, ?)")?;
+    for (pack, bytes) in filled {
+        insert.execute((pack.0 as i64, bytes, sweep.now.0 as i64))?;
+    }
+    Ok(Some(gone.into_iter().collect()))
+}
+
+/// Whoever checks the content of a release now has to check it again.
+fn count_sweep(c: &Connection) -> Result<()> {
+    c.execute("UPDATE settings SET value = value + 1 WHERE name = 'sweeps'", [])?;
     Ok(())
 }
 
@@ -77,6 +223,9 @@ pub(super) fn publish(c: &Connection, new: &NewRelease) -> Result<Published> {
         && newest.list == release.list
     {
         return Ok(Published::Same(newest.clone()));
+    }
+    if setting(c, "sweeps")? != new.sweeps {
+        return Ok(Published::Swept);
     }
     let newest = newest.map_or(0, |newest| newest.release);
     if release.release != newest + 1 {
@@ -114,6 +263,7 @@ pub(super) fn publish(c: &Connection, new: &NewRelease) -> Result<Published> {
             release.published.0 as i64,
         ),
     )?;
+    c.execute("UPDATE settings SET value = value + 1 WHERE name = 'published'", [])?;
     if assignments::reassign(c, assignments::Scope::All, release.published)? > 0 {
         bump(c)?;
     }

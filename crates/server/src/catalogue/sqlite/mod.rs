@@ -8,6 +8,7 @@ mod reports;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use potluck_model::api::{AudienceKey, Configuration, FleetKey, Labels, Neighbour, Release};
 use potluck_model::list::Content;
@@ -17,10 +18,11 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::de::DeserializeOwned;
 
 use super::{
-    AssignmentRecord, Catalogue, CatalogueError, FleetKeys, NewAssignment, NewRelease, NewToken, NodeRecord,
-    PresenceRecord, Published, Redeemed, Redemption, Result, Transition, Unassign,
+    Assigned, AssignmentRecord, Catalogue, CatalogueError, FleetKeys, NewAssignment, NewRelease, NewToken, NodeRecord,
+    PresenceRecord, Published, Redeemed, Redemption, Result, Sweep, Transition, Unassign,
 };
 use crate::blobs::{PackId, Stored};
+use crate::gc::Used;
 use database::Database;
 
 /// The version of the schema that this version writes, and the newest it reads.
@@ -122,6 +124,18 @@ impl Catalogue for SqliteCatalogue {
         self.database.read(|c| content::chunks(c, digests))
     }
 
+    fn rely(&self, digests: &[Digest], now: UnixSeconds) -> Result<Vec<Option<Stored>>> {
+        if let Some(found) = self.database.read(|c| content::reliable(c, digests, now))? {
+            return Ok(found);
+        }
+        let digests = digests.to_vec();
+        self.database.write(move |c| content::rely(c, &digests, now))
+    }
+
+    fn each_chunk(&self, visit: &mut dyn FnMut(&Digest, Stored)) -> Result<()> {
+        self.database.read(|c| content::each_chunk(c, visit))
+    }
+
     fn add_pack(&self, pack: PackId, chunks: Vec<(Digest, Stored)>) -> Result<()> {
         self.database.write(move |c| content::add_pack(c, pack, &chunks))
     }
@@ -130,12 +144,36 @@ impl Catalogue for SqliteCatalogue {
         self.database.read(content::packs)
     }
 
+    fn packs_unused_since(&self, cutoff: UnixSeconds) -> Result<BTreeSet<PackId>> {
+        self.database.read(|c| content::packs_unused_since(c, cutoff))
+    }
+
     fn stored_bytes(&self) -> Result<u64> {
         self.database.read(content::stored_bytes)
     }
 
     fn file(&self, digest: &Digest) -> Result<Option<Content>> {
         self.database.read(|c| content::file(c, digest))
+    }
+
+    fn sweeps(&self) -> Result<u64> {
+        self.database.read(|c| setting(c, "sweeps"))
+    }
+
+    fn remove_releases(&self, keep: u64) -> Result<Vec<Release>> {
+        self.database.write(move |c| content::remove_releases(c, keep))
+    }
+
+    fn lists(&self) -> Result<(u64, BTreeSet<Digest>)> {
+        self.database.read(content::lists)
+    }
+
+    fn retain_files(&self, published: u64, used: Arc<Used>) -> Result<Option<u64>> {
+        self.database.write(move |c| content::retain_files(c, published, &used))
+    }
+
+    fn sweep(&self, sweep: Sweep) -> Result<Option<Vec<PackId>>> {
+        self.database.write(move |c| content::sweep(c, &sweep))
     }
 
     fn publish(&self, release: NewRelease) -> Result<Published> {
@@ -194,7 +232,7 @@ impl Catalogue for SqliteCatalogue {
         self.database.read(|c| nodes::population(c, node))
     }
 
-    fn assign(&self, assignment: NewAssignment) -> Result<Option<AssignmentRecord>> {
+    fn assign(&self, assignment: NewAssignment) -> Result<Assigned> {
         self.database.write(move |c| assignments::assign(c, &assignment))
     }
 

@@ -1,14 +1,16 @@
 -- Version 1. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
 
--- Single values: `change`, `halted`, and how many `nodes` there are.
+-- Single values: `change`, `halted`, and how many `nodes` there are, releases were `published`, and removals of chunks
+-- (`sweeps`) there were.
 CREATE TABLE settings (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO settings VALUES ('change', 1), ('halted', 0), ('nodes', 0);
+INSERT INTO settings VALUES ('change', 1), ('halted', 0), ('nodes', 0), ('published', 0), ('sweeps', 0);
 
 -- Secrets of the fleet: keys of audiences (by name), and keys for datagrams (by epoch).
 CREATE TABLE audience_keys (audience TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE fleet_keys (epoch INTEGER PRIMARY KEY, key BLOB NOT NULL);
 
-CREATE TABLE packs (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+-- `used`: when somebody last uploaded something in it, or was told that something in it is there.
+CREATE TABLE packs (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, used INTEGER NOT NULL);
 CREATE TABLE chunks (
     digest BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL
 ) WITHOUT ROWID;
