@@ -23,9 +23,9 @@ class Lab:
     large: bool
     """Whether there is time for more nodes."""
 
-    def fleet(self) -> Fleet:
-        """A network with a server."""
-        return Fleet(self.binary, Network(), self.directory)
+    def fleet(self, *, ipv4: bool = True) -> Fleet:
+        """A network with a server; without IPv4, if that is said."""
+        return Fleet(self.binary, Network(ipv4=ipv4), self.directory)
 
     def payload(self) -> Payload:
         """The configuration that most cases publish."""

@@ -99,13 +99,15 @@ class Fleet:
         self._captures: list[Capture] = []
         self._captured = 0
         self._join: str | None = None
+        address = self.host.ipv4 if network.ipv4 else f"[{self.host.ipv6}]"
+        self.address = f"{address}:{SERVER_PORT}"
+        self.listen = f"{'0.0.0.0' if network.ipv4 else '[::]'}:{SERVER_PORT}"
         self.start_server()
 
     def start_server(self) -> None:
         self.server = self.host.start(
             "server", self.log,
-            self.binary, "server", "--data", self.data, "--listen", f"0.0.0.0:{SERVER_PORT}",
-            "--advertise", f"{self.host.ipv4}:{SERVER_PORT}",
+            self.binary, "server", "--data", self.data, "--listen", self.listen, "--advertise", self.address,
         )  # fmt: skip
 
         def probe() -> bool:
@@ -148,7 +150,9 @@ class Fleet:
 
     def ids(self) -> dict[str, str]:
         """Id by host, of the nodes that have said where they are."""
-        hosts = {host.ipv4: host.name for host in self.network.hosts.values()}
+        hosts = {
+            address: host.name for host in self.network.hosts.values() for address in (host.ipv4, f"[{host.ipv6}]")
+        }
         found = {}
         for node, info in self.nodes().items():
             for address in info["addresses"]:

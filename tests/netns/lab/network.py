@@ -118,7 +118,8 @@ def _is_dead(pid: int) -> bool:
 class Network:
     """A bridge and its hosts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ipv4: bool = True) -> None:
+        self.ipv4 = ipv4
         self.hosts: dict[str, Host] = {}
         # Without snooping the bridge floods multicast as a plain switch does.
         call("ip", "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0")
@@ -133,7 +134,8 @@ class Network:
         call("ip", "link", "set", host.port, "master", BRIDGE)
         # The bridge's own end would add its IPv6 chatter to the captures.
         Path(f"/proc/sys/net/ipv6/conf/{host.port}/disable_ipv6").write_text("1")
-        host.call("ip", "addr", "add", f"{host.ipv4}/24", "dev", "eth0")
+        if self.ipv4:
+            host.call("ip", "addr", "add", f"{host.ipv4}/24", "dev", "eth0")
         host.call("ip", "addr", "add", f"{host.ipv6}/64", "dev", "eth0", "nodad")
         host.call("ip", "link", "set", "lo", "up")
         host.call("ip", "link", "set", "eth0", "up")
