@@ -186,10 +186,12 @@ impl Run {
         (journal.recap, journal.trouble) = (None, None);
         journal.failures.clear();
         let job = self.job(order).map_err(RunFault::lasting)?;
-        let mut executor = Executor::start(&self.program, &["execute".as_ref()], &self.dir, &job)
-            .map_err(|error| {
-                RunFault::passing(format!("cannot start the executing process {}: {error}", self.program.display()))
-            })?;
+        let mut executor = Executor::start(&self.program, &["execute".as_ref()], &self.dir, &job).map_err(|error| {
+            RunFault::passing(format!(
+                "cannot start the executing process {}: {error}",
+                self.program.display()
+            ))
+        })?;
         let mut halted = order.halted;
         let status = loop {
             journal.forward(order);
@@ -212,7 +214,9 @@ impl Run {
             Some(trouble) => RunFault::lasting(trouble),
             None => {
                 let words = potluck_provision::last_words(&self.dir);
-                RunFault::passing(format!("the executing process ended without a result ({status}) {words}"))
+                RunFault::passing(format!(
+                    "the executing process ended without a result ({status}) {words}"
+                ))
             }
         })
     }

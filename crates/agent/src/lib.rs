@@ -16,6 +16,7 @@ mod origin;
 mod outage;
 mod outbox;
 mod peers;
+mod room;
 mod serving;
 mod shapes;
 mod totals;
@@ -46,6 +47,7 @@ use head::HeadTask;
 use home::Home;
 use outbox::Outbox;
 use peers::{Peers, Up};
+use room::Room;
 
 /// Events that wait for the driver, at most.
 const EVENTS: usize = 1_024;
@@ -67,6 +69,9 @@ pub struct AgentConfig {
     pub bind: Option<IpAddr>,
     /// End when the designated configuration has been executed.
     pub once: bool,
+    /// Bytes of contents that the store is to have at most. What the designated release needs is kept all the same, and
+    /// the release before it until it is whole: what they share need not travel again.
+    pub store_max: Option<u64>,
     /// The program that is started as `PROGRAM execute --dir DIR`: this one.
     pub program: PathBuf,
 }
@@ -178,7 +183,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     };
     let tools = Tools {
         peers: Peers::new(joined.node, identity, endpoint, events.clone(), writer.clone()),
+        room: Room {
+            store: home.path("store"),
+            execute: home.path("execute"),
+            root: root.clone(),
+        },
         execution: Execution::new(config.program, home.path("execute"), root),
+        store_max: config.store_max,
         home,
         joined,
         store: store.clone(),
@@ -205,6 +216,18 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     Ok(finished)
 }
 
+/// Connections to peers at a time, at most.
+const CONNECTIONS_MAX: usize = 48;
+/// File descriptors that are left for all else: sockets, the store, the server, the executing process.
+const OTHER_FILES: u64 = 44;
+
+/// As many connections as the process may have files open, with room for those that are just being made.
+fn connections_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(OTHER_FILES) / 2);
+    usize::try_from(left).unwrap_or(usize::MAX).clamp(4, CONNECTIONS_MAX)
+}
+
 fn core_config(node: potluck_model::NodeId, boot: u64, port: u16) -> potluck_proto::Config {
     potluck_proto::Config {
         node,
@@ -213,7 +236,7 @@ fn core_config(node: potluck_model::NodeId, boot: u64, port: u16) -> potluck_pro
         answer_wait_max: Duration::from_millis(150),
         answers_wanted: 16,
         peers_max: 256,
-        connections_max: 48,
+        connections_max: connections_max(),
         in_flight_bytes_max: 48 << 20,
         transfers_per_peer_max: 4,
         origin_transfers_max: 4,

@@ -49,12 +49,34 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// Bytes of all that this machine needs.
+    pub(crate) fn payload(&self) -> u64 {
+        let needed = self.contents.iter().filter(|content| content.needed);
+        needed.map(|content| content.content.size).sum()
+    }
+
     /// The digests of what this machine needs.
     pub(crate) fn needed(&self) -> impl Iterator<Item = Digest> {
         self.contents
             .iter()
             .filter(|content| content.needed)
             .map(|content| content.content.digest)
+    }
+
+    /// Whether this machine needs a content.
+    pub(crate) fn needs(&self, content: &Digest) -> bool {
+        self.index_of(content).is_some_and(|index| self.contents[index].needed)
+    }
+
+    /// A content that the list names.
+    pub(crate) fn content(&self, digest: &Digest) -> Option<Content> {
+        self.index_of(digest).map(|index| self.contents[index].content)
+    }
+
+    fn index_of(&self, content: &Digest) -> Option<usize> {
+        self.contents
+            .binary_search_by(|probe| probe.content.digest.cmp(content))
+            .ok()
     }
 
     /// The needed files that have this chunk list.
@@ -64,11 +86,7 @@ impl Loaded {
 
     /// The chunk list of a file.
     pub(crate) fn chunk_list_of(&self, content: &Digest) -> Option<Digest> {
-        let index = self
-            .contents
-            .binary_search_by(|probe| probe.content.digest.cmp(content))
-            .ok()?;
-        self.contents[index].content.chunks
+        self.contents[self.index_of(content)?].content.chunks
     }
 }
 
@@ -109,6 +127,13 @@ pub(crate) fn load(store: &Store, digest: &Digest, machine: Machine) -> Result<L
         list,
         files,
     })
+}
+
+/// Bytes of what this machine needs that are not stored. Blocks.
+pub(crate) fn lacking(store: &Store, loaded: &Loaded) -> Result<u64, StoreError> {
+    let needed = loaded.contents.iter().filter(|content| content.needed);
+    let asked: Vec<(Digest, u64)> = needed.map(|of| (of.content.digest, of.content.size)).collect();
+    Ok(store.lacking(&asked)?.into_iter().sum())
 }
 
 /// Reads the chunk list of `content`, and makes room for it or finds out which chunks are here. Blocks.

@@ -118,6 +118,14 @@ impl Shapes {
         Some(parts)
     }
 
+    /// Of how many chunks a content is, as far as is known; at least 1.
+    pub(crate) fn chunks(&self, content: &Digest) -> u32 {
+        match self.0.get(content) {
+            Some(Shape::Many(layout)) => layout.chunks.chunks().len() as u32,
+            Some(Shape::One { .. }) | None => 1,
+        }
+    }
+
     /// Where a chunk stands in its content: offset and bytes.
     pub(crate) fn place(&self, content: &Digest, chunk: u32) -> Option<(u64, u64)> {
         match self.0.get(content)? {

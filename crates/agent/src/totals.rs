@@ -47,6 +47,15 @@ impl Totals {
         counted > 0
     }
 
+    /// Bytes of a needed file are gone again. Those that were held are not any more; fetched ones were fetched for nothing,
+    /// and count a second time when they come again.
+    pub(crate) fn lose(&mut self, content: &Digest, len: u64) {
+        if let Some(lacking) = self.lacking.get_mut(content) {
+            *lacking += len;
+            self.held = self.held.saturating_sub(len);
+        }
+    }
+
     /// The event that says so.
     pub(crate) fn complete(&self) -> What {
         What::Complete {

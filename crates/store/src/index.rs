@@ -252,6 +252,37 @@ impl Index {
         query().map_err(|source| self.fault("looking up the chunks held", source))
     }
 
+    /// Bytes of the chunks of `row` that are not held.
+    pub(crate) fn lacking(&self, row: &Row) -> Result<u64, StoreError> {
+        if row.cut.is_none() {
+            return Ok(if row.missing == 0 { 0 } else { row.size });
+        }
+        let query = || -> rusqlite::Result<u64> {
+            let mut statement = self
+                .db
+                .prepare_cached("SELECT number, len FROM chunks WHERE content = ?1 AND held = 0")?;
+            let mut rows = statement.query([row.id])?;
+            let mut lacking = 0;
+            while let Some(found) = rows.next()? {
+                if !self.pending.has_chunk(row.id, found.get(0)?) {
+                    lacking += found.get::<_, u64>(1)?;
+                }
+            }
+            Ok(lacking)
+        };
+        query().map_err(|source| self.fault("looking up the chunks that are lacking", source))
+    }
+
+    /// The sizes of all contents together.
+    pub(crate) fn bytes(&self) -> Result<u64, StoreError> {
+        let indexed: u64 = self
+            .db
+            .prepare_cached("SELECT coalesce(sum(size), 0) FROM contents")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(|source| self.fault("adding up the contents", source))?;
+        Ok(indexed + self.pending.smalls().map(|(_, small)| small.size).sum::<u64>())
+    }
+
     /// Notes a content that is to have a file of its own, with none of its chunks held.
     pub(crate) fn insert(&mut self, digest: &Digest, cut: &Digest, chunks: &ChunkList) -> Result<Row, StoreError> {
         let count = chunks.chunks().len() as u32;

@@ -331,6 +331,24 @@ impl Store {
             .collect()
     }
 
+    /// Bytes that are not held of contents with these sizes, in the order given.
+    pub fn lacking(&self, contents: &[(Digest, u64)]) -> Result<Vec<u64>, StoreError> {
+        let index = self.0.index();
+        contents
+            .iter()
+            .map(|(content, size)| match index.find(content)? {
+                None => Ok(*size),
+                Some(row) if row.missing == 0 => Ok(0),
+                Some(row) => index.lacking(&row),
+            })
+            .collect()
+    }
+
+    /// Bytes that all contents take that are held whole or in part, as if they were whole.
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        self.0.index().bytes()
+    }
+
     /// Which chunks of a content are held; `None` if it is absent. A content that was put whole is one chunk.
     pub fn held(&self, content: &Digest) -> Result<Option<Vec<bool>>, StoreError> {
         let index = self.0.index();

@@ -650,3 +650,31 @@ fn a_killed_process_loses_nothing_that_was_written() {
         assert_eq!(store.check(&sample.digest).unwrap(), 0);
     }
 }
+
+#[test]
+fn what_is_lacking_of_a_content_is_known_to_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (part, none) = (Sample::new(91, 4), Sample::new(92, 2));
+    let small = bytes(93, 700);
+    let asked = [
+        (part.digest, part.list.size()),
+        (none.digest, none.list.size()),
+        (Digest::of(&small), 700),
+    ];
+    assert_eq!(
+        store.lacking(&asked).unwrap(),
+        [part.list.size(), none.list.size(), 700]
+    );
+    store.prepare(&part.digest, &part.list).unwrap();
+    part.put(&store, [1, 2]);
+    store.put_small(&[(Digest::of(&small), &small)]).unwrap();
+    let left = (part.chunk(0).len() + part.chunk(3).len()) as u64;
+    for _ in 0..2 {
+        assert_eq!(store.lacking(&asked).unwrap(), [left, none.list.size(), 0]);
+        assert_eq!(store.bytes().unwrap(), part.list.size() + 700);
+        store.flush().unwrap();
+    }
+    part.put(&store, [0, 3]);
+    assert_eq!(store.lacking(&asked).unwrap(), [0, none.list.size(), 0]);
+}

@@ -1,14 +1,15 @@
 //! Lists, chunk lists and bytes: what is known of them, and where they came from.
 
+use std::sync::Arc;
+
 use potluck_model::Digest;
 use potluck_model::chunk_list::ChunkList;
 use potluck_model::trace::{Source, What, Why};
 use potluck_proto::{Input, ListContent, TransferEnd, TransferId};
-use potluck_store::StoreError;
-use tokio::time::Instant;
 
-use super::{DISK_PAUSE, Driver, Event};
+use super::{Driver, Event, disk};
 use crate::lists::{self, LoadError, Loaded};
+use crate::room::Shortage;
 use crate::totals::Totals;
 
 impl Driver {
@@ -18,13 +19,24 @@ impl Driver {
             self.tools.events.clone(),
             self.tools.execution.machine(),
         );
+        let designated = self.designated.as_ref().is_some_and(|release| release.list == list);
+        let room = designated.then(|| self.tools.room.clone());
         tokio::task::spawn_blocking(move || {
-            let result = lists::load(&store, &list, machine).map(Box::new);
-            drop(events.blocking_send(Event::ListLoaded { list, result }));
+            let result = lists::load(&store, &list, machine).map(Arc::new);
+            let shortage = match (&room, &result) {
+                (Some(room), Ok(loaded)) => disk::shortage(&store, room, loaded),
+                _ => None,
+            };
+            drop(events.blocking_send(Event::ListLoaded { list, result, shortage }));
         });
     }
 
-    pub(super) fn handle_list_loaded(&mut self, list: Digest, result: Result<Box<Loaded>, LoadError>) {
+    pub(super) fn handle_list_loaded(
+        &mut self,
+        list: Digest,
+        result: Result<Arc<Loaded>, LoadError>,
+        shortage: Option<&Shortage>,
+    ) {
         let designated = self.designated.as_ref().is_some_and(|release| release.list == list);
         let loaded = match result {
             Ok(loaded) => loaded,
@@ -54,6 +66,7 @@ impl Driver {
         if self.stored_lists.insert(list, loaded.size).is_none() {
             self.save_lists();
         }
+        self.payloads.insert(list, loaded.payload());
         self.shapes.one(list, loaded.size);
         for ListContent { content, .. } in &loaded.contents {
             match content.chunks {
@@ -63,8 +76,14 @@ impl Driver {
         }
         if designated {
             self.totals = Totals::of(&loaded);
+            self.counted.clear();
             for content in loaded.contents.iter().filter(|content| content.needed && content.held) {
+                self.counted.insert(content.content.digest);
                 self.obtained(content.content.digest, 0, content.content.size, Source::Held, Why::Held);
+            }
+            self.loaded = Some(Arc::clone(&loaded));
+            if let Some(shortage) = shortage {
+                self.short(shortage);
             }
         }
         self.input(Input::List {
@@ -79,7 +98,6 @@ impl Driver {
             }
         }
         if designated {
-            self.loaded = Some(loaded);
             self.designate_to_core();
         }
     }
@@ -111,7 +129,7 @@ impl Driver {
         };
         let lengths: Vec<u32> = chunks.chunks().iter().map(|chunk| chunk.len).collect();
         self.shapes.many(content, chunks);
-        if self.totals.concerns(&content) {
+        if self.totals.concerns(&content) && self.counted.insert(content) {
             for (offset, len) in held_runs(&lengths, &held) {
                 self.obtained(content, offset, len, Source::Held, Why::Held);
             }
@@ -186,21 +204,6 @@ impl Driver {
             }
         }
         self.input(Input::TransferEnded { transfer, end });
-    }
-
-    pub(super) fn handle_store_failed(&mut self, error: &StoreError) {
-        if self.paused_until.is_some() {
-            return;
-        }
-        self.trouble(format!(
-            "nothing can be stored, trying again in {} s: {error}",
-            DISK_PAUSE.as_secs()
-        ));
-        self.paused_until = Some(Instant::now() + DISK_PAUSE);
-        self.designate_to_core();
-        for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
-            self.end_transfer(transfer, TransferEnd::Failed("nothing can be stored".into()));
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Nothing in here waits for the network or the disk: that is done by tasks that tell of it with an `Event`.
 
 mod content;
+mod disk;
+mod heal;
 mod run;
 mod told;
 
@@ -23,19 +25,21 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::arrived::Arrived;
-use crate::execution::Execution;
+use crate::execution::{Execution, RunFault};
 use crate::home::{Home, Joined};
 use crate::lists::{LoadError, Loaded};
 use crate::outbox::Outbox;
 use crate::peers::{Peers, Taken, Up};
+use crate::room::{Room, Shortage};
 use crate::serving::Serving;
 use crate::shapes::Shapes;
 use crate::totals::Totals;
 use crate::writer::Write;
 use crate::{Finished, origin};
+use disk::Disk;
+use heal::Findings;
+use run::Retry;
 
-/// How long the node does not fetch after its disk failed.
-const DISK_PAUSE: Duration = Duration::from_secs(10);
 /// How long `--once` waits for the server to take the last events.
 const LAST_REPORT: Duration = Duration::from_secs(10);
 
@@ -97,7 +101,18 @@ pub(crate) enum Event {
     /// A list was read from the store.
     ListLoaded {
         list: Digest,
-        result: Result<Box<Loaded>, LoadError>,
+        result: Result<Arc<Loaded>, LoadError>,
+        /// For the designated one: where it does not fit.
+        shortage: Option<Shortage>,
+    },
+    /// Whether there is room now for what is lacking of a list.
+    Room { list: Digest, shortage: Option<Shortage> },
+    /// Old contents have been removed.
+    Cleaned,
+    /// The store was looked through for damage.
+    Examined {
+        list: Digest,
+        findings: Result<Findings, StoreError>,
     },
     /// A chunk list was read and room was made for its file.
     Prepared {
@@ -107,7 +122,9 @@ pub(crate) enum Event {
     /// All steps have ended, or could not be executed at all.
     Executed {
         list: Digest,
-        result: Result<Recap, String>,
+        result: Result<Recap, RunFault>,
+        /// Why steps failed.
+        failures: Vec<String>,
     },
 }
 
@@ -141,6 +158,9 @@ pub(crate) struct Tools {
     pub(crate) writer: mpsc::Sender<Write>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) execution: Execution,
+    pub(crate) room: Room,
+    /// Bytes that the store is to have at most.
+    pub(crate) store_max: Option<u64>,
     pub(crate) once: bool,
 }
 
@@ -160,16 +180,25 @@ pub(crate) struct Driver {
     told: Told,
     /// Lists in the store, with their sizes.
     stored_lists: BTreeMap<Digest, u64>,
+    /// Bytes that each of them needs.
+    payloads: BTreeMap<Digest, u64>,
     /// The designated list, once it is here.
-    loaded: Option<Box<Loaded>>,
+    loaded: Option<Arc<Loaded>>,
     totals: Totals,
+    /// Contents of which it was told what was here already.
+    counted: BTreeSet<Digest>,
     arrived: Arrived,
     /// Waiting for the disk before `Complete` counts.
     completing: Option<Digest>,
     complete: bool,
     executing: Option<Digest>,
     last_run: Option<(Digest, Result<Recap, String>)>,
-    paused_until: Option<Instant>,
+    retry: Retry,
+    /// How often the designated list was healed.
+    heals: u32,
+    disk: Disk,
+    /// It was told that the clock is off.
+    clock_told: bool,
     finish_by: Option<Instant>,
     /// With `once`, when to give up on a server that has never answered.
     give_up: Option<Instant>,
@@ -192,14 +221,19 @@ impl Driver {
             designation_known: false,
             told: Told::Nothing,
             stored_lists,
+            payloads: BTreeMap::new(),
             loaded: None,
             totals: Totals::default(),
+            counted: BTreeSet::new(),
             arrived: Arrived::default(),
             completing: None,
             complete: false,
             executing: None,
             last_run: None,
-            paused_until: None,
+            retry: Retry::default(),
+            heals: 0,
+            disk: Disk::default(),
+            clock_told: false,
             finish_by: None,
             give_up: None,
             finished: None,
@@ -241,7 +275,7 @@ impl Driver {
 
     fn next_wake(&self) -> Option<Instant> {
         let core = self.swarm.deadline().map(|at| self.start + Duration::from_micros(at.0));
-        [core, self.paused_until, self.finish_by, self.give_up]
+        [core, self.disk.wake_at(), self.retry.at, self.finish_by, self.give_up]
             .into_iter()
             .flatten()
             .min()
@@ -251,10 +285,8 @@ impl Driver {
         if self.give_up.take_if(|at| Instant::now() >= *at).is_some() {
             self.finish(Finished::Unreachable);
         }
-        if self.paused_until.is_some_and(|until| Instant::now() >= until) {
-            self.paused_until = None;
-            self.designate_to_core();
-        }
+        self.look_for_room();
+        self.retry_run();
         self.input(Input::Wake);
     }
 
@@ -349,15 +381,13 @@ impl Driver {
                 self.serving.ended(peer, stream);
                 self.input(Input::Served { peer, stream, bytes });
             }
-            Event::Lost { content, chunk } => {
-                tracing::warn!(%content, chunk, "a stored chunk is damaged or gone; it is fetched again if needed");
-                self.complete = false;
-                self.arrived.forget(&content, chunk);
-                self.input(Input::Lost { content, chunk });
-            }
-            Event::ListLoaded { list, result } => self.handle_list_loaded(list, result),
+            Event::Lost { content, chunk } => self.handle_lost(content, chunk),
+            Event::ListLoaded { list, result, shortage } => self.handle_list_loaded(list, result, shortage.as_ref()),
+            Event::Room { list, shortage } => self.handle_room(list, shortage),
+            Event::Cleaned => self.handle_cleaned(),
+            Event::Examined { list, findings } => self.handle_examined(list, findings),
             Event::Prepared { content, result } => self.handle_prepared(content, result),
-            Event::Executed { list, result } => self.handle_executed(list, &result),
+            Event::Executed { list, result, failures } => self.handle_executed(list, result, &failures),
         }
     }
 

@@ -1,13 +1,53 @@
 //! From the last chunk to the last step.
 
+use std::time::Duration;
+
 use potluck_model::Digest;
 use potluck_model::trace::Recap;
-use potluck_proto::Input;
 use tokio::time::Instant;
 
 use super::{Driver, LAST_REPORT};
-use crate::execution;
-use crate::{Finished, lists};
+use crate::Finished;
+use crate::execution::{self, RunFault};
+
+/// How long the node waits before it executes a release again: from, to.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// How often it does so when the executing process died.
+const DEATHS_MAX: u32 = 3;
+
+/// Whether and when a release whose execution did not end is executed again by itself. A step that failed is not.
+#[derive(Default)]
+pub(super) struct Retry {
+    wanted: Wanted,
+    pub(super) at: Option<Instant>,
+    wait: Option<Duration>,
+    deaths: u32,
+}
+
+#[derive(Default)]
+enum Wanted {
+    #[default]
+    No,
+    /// The disk was full, say: as often as it takes.
+    WhenItIsThere,
+    /// The executing process died: some times.
+    Some,
+}
+
+impl Retry {
+    /// How long to wait for the next time, if there is to be one.
+    fn next(&mut self) -> Option<Duration> {
+        match std::mem::take(&mut self.wanted) {
+            Wanted::No => return None,
+            Wanted::WhenItIsThere => {}
+            Wanted::Some if self.deaths >= DEATHS_MAX => return None,
+            Wanted::Some => self.deaths += 1,
+        }
+        let wait = self.wait.map_or(AGAIN.0, |wait| (wait * 2).min(AGAIN.1));
+        self.wait = Some(wait);
+        Some(wait)
+    }
+}
 
 impl Driver {
     pub(super) fn handle_flushed(&mut self) {
@@ -20,6 +60,7 @@ impl Driver {
             let what = self.totals.complete();
             tracing::info!("everything is here and verified: {}", self.totals);
             self.record(what);
+            self.keep_to_cap();
         }
         self.execute_if_ready();
     }
@@ -45,31 +86,62 @@ impl Driver {
         });
     }
 
-    pub(super) fn handle_executed(&mut self, list: Digest, result: &Result<Recap, String>) {
-        self.last_run = Some((list, result.clone()));
+    pub(super) fn handle_executed(&mut self, list: Digest, result: Result<Recap, RunFault>, failures: &[String]) {
+        let passing = result.as_ref().err().is_some_and(|fault| fault.passing);
+        let result = result.map_err(|fault| fault.message);
         self.executing = None;
-        match result {
+        match &result {
             Ok(recap) if recap.converged() => tracing::info!("executed: {recap}"),
             Ok(recap) => tracing::warn!("executed: {recap}"),
             Err(message) => self.trouble(format!("the release cannot be executed: {message}")),
         }
+        let bad = !result.as_ref().is_ok_and(Recap::converged);
+        let messages = failures.iter().chain(result.as_ref().err());
+        let damaged: Vec<Digest> = messages
+            .clone()
+            .filter_map(|message| potluck_provision::damaged_content(message))
+            .collect();
+        self.retry.wanted = if bad && messages.clone().any(|message| execution::lacked_something(message)) {
+            Wanted::WhenItIsThere
+        } else if passing {
+            Wanted::Some
+        } else {
+            Wanted::No
+        };
+        self.last_run = Some((list, result));
+        let suspicious = !damaged.is_empty() || self.last_run.as_ref().is_some_and(|(_, run)| run.is_err());
         let current = self.designated.as_ref().is_some_and(|release| release.list == list);
-        let halted = result.as_ref().is_ok_and(|recap| recap.halted > 0);
-        if !current {
-            if self.designated.is_none() && self.tools.once {
+        if bad && suspicious && current && self.may_heal() {
+            self.examine(damaged);
+        } else {
+            self.end_run(list);
+        }
+    }
+
+    /// A run of `list` has ended, and nothing can be done about how it ended.
+    pub(super) fn end_run(&mut self, list: Digest) {
+        let current = self.designated.as_ref().is_some_and(|release| release.list == list);
+        let ended = self.last_run.as_ref().filter(|(of, _)| *of == list);
+        let Some(result) = ended.map(|(_, result)| result.clone()).filter(|_| current) else {
+            if self.designated.is_none() && self.tools.once && self.executing.is_none() {
                 self.finish(Finished::Unassigned);
             }
             return self.execute_if_ready();
-        }
+        };
+        let halted = result.as_ref().is_ok_and(|recap| recap.halted > 0);
         if self.tools.once && !halted {
-            self.finish(match result {
+            return self.finish(match result {
                 Ok(recap) if recap.converged() => Finished::Converged {
                     changed: recap.changed > 0,
-                    recap: *recap,
+                    recap,
                 },
-                Ok(recap) => Finished::Failed { recap: Some(*recap) },
+                Ok(recap) => Finished::Failed { recap: Some(recap) },
                 Err(_) => Finished::Failed { recap: None },
             });
+        }
+        if let Some(wait) = self.retry.next() {
+            tracing::warn!("the release is executed again in {} s", wait.as_secs());
+            self.retry.at = Some(Instant::now() + wait);
         }
         self.clean_up();
         if halted {
@@ -77,37 +149,37 @@ impl Driver {
         }
     }
 
-    /// Removes what neither this release nor the one before it needs.
-    pub(super) fn clean_up(&mut self) {
-        let Some(loaded) = &self.loaded else { return };
-        let keep_lists = self.tools.execution.recent_lists(loaded.digest);
-        let forgotten: Vec<Digest> = self
-            .stored_lists
-            .keys()
-            .filter(|list| !keep_lists.contains(list))
-            .copied()
-            .collect();
-        if forgotten.is_empty() {
-            return;
+    /// It is time to execute again.
+    pub(super) fn retry_run(&mut self) {
+        if self.retry.at.take_if(|at| Instant::now() >= *at).is_some() {
+            self.last_run = None;
+            self.execute_if_ready();
         }
-        for list in &forgotten {
-            self.stored_lists.remove(list);
-            self.input(Input::Forget { list: *list });
-        }
-        self.save_lists();
-        let (store, machine) = (self.tools.store.clone(), self.tools.execution.machine());
-        let lists: Vec<Digest> = self.stored_lists.keys().copied().collect();
-        tokio::task::spawn_blocking(move || match lists::contents_of(&store, &lists, machine) {
-            Ok(keep) => match store.remove_all_but(&keep) {
-                Ok(removed) => tracing::info!(?removed, "removed what no kept release needs"),
-                Err(error) => tracing::warn!(%error, "cannot remove old contents"),
-            },
-            Err(error) => tracing::warn!(%error, "cannot tell which contents are old; nothing is removed"),
-        });
     }
 
     pub(super) fn finish(&mut self, finished: Finished) {
         self.finished = Some(finished);
         self.finish_by = Some(Instant::now() + LAST_REPORT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lacked_something_is_tried_for_ever_and_what_died_is_not() {
+        let mut retry = Retry::default();
+        assert_eq!(retry.next(), None);
+        for _ in 0..20 {
+            retry.wanted = Wanted::WhenItIsThere;
+            let wait = retry.next().unwrap();
+            assert!(wait >= AGAIN.0 && wait <= AGAIN.1);
+        }
+        assert_eq!(retry.wait, Some(AGAIN.1));
+        for death in 0..DEATHS_MAX + 2 {
+            retry.wanted = Wanted::Some;
+            assert_eq!(retry.next().is_some(), death < DEATHS_MAX);
+        }
     }
 }

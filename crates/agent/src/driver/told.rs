@@ -1,17 +1,24 @@
 //! What the server says, and what follows from it.
 
+use std::time::Duration;
+
 use potluck_model::UnixSeconds;
 use potluck_model::api::Head;
 use potluck_model::assignment::AssignedRelease;
 use potluck_model::trace::{Cause, What};
+use potluck_model::units::print_duration;
 use potluck_net::datagram::SealKey;
 use potluck_proto::{Input, Neighbour};
 use tokio::time::Instant;
 
+use super::run::Retry;
 use super::{Driver, Told};
 use crate::arrived::Arrived;
 use crate::totals::Totals;
 use crate::{Finished, GIVE_UP};
+
+/// A clock that is off by this much is told of: long polls and slow links explain less.
+const CLOCK_OFF_MAX: Duration = Duration::from_secs(5 * 60);
 
 impl Driver {
     pub(super) fn handle_head(&mut self, head: Head, cause: Cause) {
@@ -40,6 +47,7 @@ impl Driver {
             // Without the floor on disk an older assignment could be passed off as new after a restart.
             return self.trouble(format!("the server's assignment is not adopted: {error}"));
         }
+        self.compare_clocks(head.time);
         self.adopt(head);
         if cause != Cause::Notified || changed {
             let list = assignment.release.as_ref().map(|release| release.list);
@@ -56,6 +64,22 @@ impl Driver {
             self.designate(assignment.release);
         } else {
             self.resume_if_halted();
+        }
+    }
+
+    /// Tells of a clock that is off, before certificates and assignments seem to have expired.
+    fn compare_clocks(&mut self, server: UnixSeconds) {
+        let here = UnixSeconds::now();
+        let off = here.0.abs_diff(server.0);
+        if off < CLOCK_OFF_MAX.as_secs() {
+            self.clock_told = false;
+        } else if !std::mem::replace(&mut self.clock_told, true) {
+            let direction = if here.0 > server.0 { "ahead of" } else { "behind" };
+            let off = print_duration(Duration::from_secs(off));
+            self.trouble(format!(
+                "this machine's clock is {off} {direction} the management server's: set one of them right (NTP); \
+                 certificates and assignments will seem to have expired"
+            ));
         }
     }
 
@@ -146,6 +170,16 @@ impl Driver {
         self.complete = false;
         self.completing = None;
         self.last_run = None;
+        self.heals = 0;
+        self.disk.forget();
+        self.retry = Retry::default();
+        if !self.disk.hold_back() {
+            self.begin_designated();
+        }
+    }
+
+    /// Goes about what is designated.
+    pub(super) fn begin_designated(&mut self) {
         match self
             .designated
             .as_ref()
@@ -173,7 +207,7 @@ impl Driver {
             .designated
             .as_ref()
             .map(|release| (release.list, release.list_size));
-        let list = list.filter(|_| self.paused_until.is_none());
+        let list = list.filter(|_| !self.disk.is_paused());
         if self.told != Told::List(list) {
             self.told = Told::List(list);
             self.input(Input::Designated { list });

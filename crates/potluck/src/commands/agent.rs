@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use potluck_agent::{AgentConfig, AgentError, Finished, JoinFault};
 use potluck_model::LabelKey;
 use potluck_model::join::JoinString;
+use potluck_model::units::parse_size;
 use potluck_net::api::ApiFault;
 use serde::Deserialize;
 use serde_json::json;
@@ -34,6 +35,7 @@ Peers reach it on TCP and UDP port 7443. A settings file has the names of the fl
   root = \"/\"
   label = [\"rack=12\"]
   bind = \"10.0.0.7\"
+  store-max = \"20GiB\"
 
 Examples:
   potluck agent --join potluck1.…                     as a service, usually from systemd
@@ -59,6 +61,9 @@ pub(crate) struct Args {
     /// Use only this address of the machine: source address and multicast interface
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
+    /// Keep at most so many bytes of releases, such as 20GiB; what the newest one needs stays all the same
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    store_max: Option<u64>,
     /// End when the designated configuration has been executed
     #[arg(long)]
     once: bool,
@@ -80,6 +85,7 @@ struct Settings {
     #[serde(default)]
     label: Vec<String>,
     bind: Option<IpAddr>,
+    store_max: Option<String>,
 }
 
 pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, Failure> {
@@ -127,6 +133,11 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
             labels.push(label(text).map_err(|why| in_file(&format!("label {text:?}"), why))?);
         }
     }
+    let store_max = match (args.store_max, settings.store_max) {
+        (Some(max), _) => Some(max),
+        (None, Some(text)) => Some(parse_size(&text).map_err(|error| in_file("store-max", error.to_string()))?),
+        (None, None) => None,
+    };
     let data = match global.data.clone().or(settings.data) {
         Some(data) => data,
         None => settings::default_data("node")?,
@@ -139,6 +150,7 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         labels: labels.into_iter().collect(),
         bind: args.bind.or(settings.bind),
         once: args.once,
+        store_max,
         program,
     })
 }
