@@ -104,17 +104,6 @@ impl Driver {
 /// Checks the suspects, and then what of all that is needed is still held. Blocks.
 fn examine(store: &Store, loaded: &Arc<Loaded>, suspects: &[Digest]) -> Result<Findings, StoreError> {
     let mut findings = Findings::default();
-    // That it is where it was is looked at first: a file that was deleted while it is open can still be read.
-    let is_there = store.locate(&loaded.digest)?.is_some();
-    let is_good = match store.read_small(&loaded.digest) {
-        Ok(bytes) => bytes.is_some(),
-        Err(StoreError::Damaged { .. }) => false,
-        Err(error) => return Err(error),
-    };
-    if !is_there || !is_good {
-        store.put_small(&[(loaded.digest, loaded.list.to_bytes())])?;
-        findings.list_restored = true;
-    }
     for suspect in suspects {
         store.check(suspect)?;
     }
@@ -126,6 +115,18 @@ fn examine(store: &Store, loaded: &Arc<Loaded>, suspects: &[Digest]) -> Result<F
         let held = store.held(&of.content.digest)?.unwrap_or_default();
         let lost = (0..held.len() as u32).filter(|chunk| !held[*chunk as usize]);
         findings.lost.push((of.content, lost.collect()));
+    }
+    // Last, since writing it makes the file of small contents anew, with holes where those of before were.
+    // A file that was deleted while it is open can still be read: so where it lies is looked at as well.
+    let is_there = store.locate(&loaded.digest)?.is_some();
+    let is_good = match store.read_small(&loaded.digest) {
+        Ok(bytes) => bytes.is_some(),
+        Err(StoreError::Damaged { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    if !is_there || !is_good {
+        store.put_small(&[(loaded.digest, loaded.list.to_bytes())])?;
+        findings.list_restored = true;
     }
     Ok(findings)
 }
