@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use potluck_model::trace::Why;
+use potluck_model::trace::{Source, Why};
 use potluck_model::{NodeId, Time};
 
 use super::Swarm;
@@ -18,6 +18,7 @@ use super::contents::{Ix, Kind};
 use super::items::{ItemIx, LOST_MAX, State};
 use super::peers::{Link, Peer};
 use crate::bits::Bits;
+use crate::interface::TransferId;
 use crate::random::rank;
 
 /// The most members of a crowd.
@@ -183,6 +184,7 @@ impl Swarm {
         let digest = self.contents.at(content).digest;
         let mut members = self.members(now, content);
         let crowd = members.len() > 1;
+        self.crowd = members.len().min(MEMBERS_MAX);
         if members.len() > MEMBERS_MAX {
             members.sort_by_key(|node| std::cmp::Reverse(rank(&digest, u32::MAX, *node)));
             members.truncate(MEMBERS_MAX);
@@ -237,6 +239,31 @@ impl Swarm {
         bits
     }
 
+    /// Gives up what another is fetching as well who ranks higher for it, if little of it has come so far.
+    pub(super) fn yield_shares(&mut self, now: Time) {
+        let us = self.config.node;
+        let vain: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, transfer)| transfer.source == Source::Origin && transfer.is_young())
+            .filter(|(_, transfer)| {
+                transfer.items.iter().all(|item| {
+                    let item = self.items.at(*item);
+                    let digest = &self.contents.at(item.content).digest;
+                    item.state == State::Done
+                        || item.claim.is_some_and(|(other, _)| {
+                            rank(digest, item.first, other) > rank(digest, item.first, us)
+                                && self.peers.table.get(&other).is_some_and(Peer::is_up)
+                        })
+                })
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in vain {
+            self.cancel_transfer(now, id);
+        }
+    }
+
     /// A peer is gone, and so is what it was fetching.
     pub(super) fn drop_claims_of(&mut self, node: NodeId) {
         for item in self.items.all() {
@@ -255,7 +282,7 @@ fn is_there(now: Time, peer: &Peer, full: bool) -> bool {
         Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
         Link::None => {
             peer.failures == 0
-                && (full && now.since(peer.heard) < SEAT_LOST
+                && ((full || peer.refused) && now.since(peer.heard) < SEAT_LOST
                     || peer
                         .wanting_since
                         .is_some_and(|since| now.since(since) < FETCHER_CONNECTS_WITHIN))

@@ -19,10 +19,12 @@ const HOLDERS_DIALLED_MAX: usize = 24;
 const YIELD: Duration = Duration::from_millis(300);
 /// A connection without use is closed.
 const IDLE: Duration = Duration::from_secs(60);
-/// When something is wanted and a peer is silent, it is asked whether it is there.
+/// When something is wanted and a peer is silent, it is asked whether it is there,
 const PING_AFTER: Duration = Duration::from_secs(10);
+/// and sooner when its share is waited for.
+const PING_AFTER_CLAIM: Duration = Duration::from_secs(1);
 /// How long it may take to say so.
-const PONG_WITHIN: Duration = Duration::from_secs(5);
+const PONG_WITHIN: Duration = Duration::from_secs(3);
 /// A dial that nothing came of, should the shell not say so.
 const DIAL_MAX: Duration = Duration::from_secs(20);
 /// How long a peer that failed is left alone, at first; then doubled each time.
@@ -51,6 +53,7 @@ impl Swarm {
         if !dialled {
             if links >= self.config.connections_max {
                 peer.dial_after = now + Duration::from_secs(5);
+                peer.refused = true;
                 self.actions.push_back(Action::Disconnect { peer: node });
                 return;
             }
@@ -60,6 +63,7 @@ impl Swarm {
             return;
         };
         peer.link = Link::Up { since: now };
+        peer.refused = false;
         peer.learn_address(address);
         peer.heard = now;
         peer.used = now;
@@ -127,7 +131,8 @@ impl Swarm {
         if peer.link == Link::None {
             return;
         }
-        let brief = matches!(peer.link, Link::Up { since } if now.since(since) < Duration::from_secs(1));
+        let brief = matches!(peer.link, Link::Up { since } if now.since(since) < Duration::from_millis(500));
+        peer.refused = brief;
         peer.link = Link::None;
         peer.follows.clear();
         peer.partial.clear();
@@ -283,9 +288,12 @@ impl Swarm {
                         close.push((*node, "is silent"));
                     } else if is_idle(now, peer) && !self.serving.serves(*node) {
                         close.push((*node, ""));
-                    } else if lacking && peer.ping.is_none() && now.since(peer.heard) >= PING_AFTER {
-                        peer.ping = Some(now);
-                        pings.push(*node);
+                    } else if lacking && peer.ping.is_none() {
+                        let after = if peer.claims > 0 { PING_AFTER_CLAIM } else { PING_AFTER };
+                        if now.since(peer.heard.max(peer.delivered)) >= after {
+                            peer.ping = Some(now);
+                            pings.push(*node);
+                        }
                     }
                 }
             }

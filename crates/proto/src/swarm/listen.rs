@@ -9,6 +9,7 @@ use super::peers::{FOLLOWS_MAX, PARTIALS_MAX, Peer};
 use crate::bits::Bits;
 use crate::interface::Action;
 use crate::message::{HaveItem, Message, Runs};
+use crate::random::rank;
 
 impl Peer {
     /// Whether it wants a content, or a part of what it follows.
@@ -229,11 +230,17 @@ impl Swarm {
                 if entry.state == State::Done || entry.lost.contains(&node) {
                     continue;
                 }
-                // The first to say so keeps it, as long as it is trusted to deliver.
-                if entry.claim.is_none()
-                    && let Some(peer) = self.peers.table.get_mut(&node)
-                {
-                    entry.claim = Some((node, now));
+                // Of several, the one that ranks highest keeps it: the others give up when they hear of it.
+                let part = |node| rank(&claim.content, entry.first, node);
+                let before = entry.claim.map(|(other, _)| other);
+                if before.is_some_and(|other| part(other) >= part(node)) {
+                    continue;
+                }
+                entry.claim = Some((node, now));
+                if let Some(other) = before.and_then(|other| self.peers.table.get_mut(&other)) {
+                    other.claims = other.claims.saturating_sub(1);
+                }
+                if let Some(peer) = self.peers.table.get_mut(&node) {
                     peer.claims += 1;
                 }
             }
@@ -241,6 +248,7 @@ impl Swarm {
                 peer.fetching.set(ix.0);
             }
         }
+        self.yield_shares(now);
         self.synced(now, node);
     }
 

@@ -68,6 +68,8 @@ pub struct Swarm {
     news: announce::News,
     /// Grows when the members of a crowd may have changed.
     members_version: u64,
+    /// Members of the last crowd that was looked at, this node among them.
+    crowd: usize,
     /// Peers should be looked through for ones to dial.
     dial_at: Option<Time>,
     tick_at: Option<Time>,
@@ -125,6 +127,7 @@ impl Swarm {
             serving: Serving::default(),
             news: announce::News::default(),
             members_version: 0,
+            crowd: 1,
             dial_at: None,
             tick_at: None,
             counters: Counters::default(),

@@ -56,6 +56,8 @@ pub(super) struct Peer {
     /// Not dialled before.
     pub(super) dial_after: Time,
     pub(super) failures: u32,
+    /// It was there, and had no room for a connection.
+    pub(super) refused: bool,
     pub(super) busy: u32,
     /// Transfers from it.
     pub(super) transfers: usize,
@@ -108,6 +110,7 @@ impl Peer {
             rest_until: Time::ZERO,
             dial_after: Time::ZERO,
             failures: 0,
+            refused: false,
             busy: 0,
             transfers: 0,
             delivered: now,

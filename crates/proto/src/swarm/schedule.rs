@@ -18,8 +18,9 @@ use crate::random::mix;
 const BUNDLE_BYTES: u64 = 1 << 20;
 /// From an origin that is fast and not shared, at most.
 const BUNDLE_BYTES_MAX: u64 = 8 << 20;
-/// Transfers from the origin at a time, of one member of a crowd: all members share one uplink.
-const CROWD_TRANSFERS_MAX: usize = 2;
+/// Transfers from the origin at a time, of all members of a crowd together: they share one uplink, and what is under way
+/// at many members at once comes slowly to each.
+const CROWD_TRANSFERS: usize = 16;
 /// What is taken for the throughput of a peer that was not measured yet, in bytes a second.
 const RATE_UNKNOWN: u64 = 50 << 20;
 
@@ -222,7 +223,7 @@ impl Swarm {
                     continue;
                 }
             };
-            if why == Why::MyShare && self.origin.transfers >= CROWD_TRANSFERS_MAX {
+            if why == Why::MyShare && self.origin.transfers >= (CROWD_TRANSFERS / self.crowd.max(1)).max(1) {
                 break;
             }
             let wants = self.items.wants(&self.contents, item).len();

@@ -45,6 +45,11 @@ impl Transfer {
         now.since(self.started)
     }
 
+    /// Whether less than a quarter of it has come.
+    pub(super) const fn is_young(&self) -> bool {
+        self.received < self.bytes / 4
+    }
+
     /// Whether it takes more than twice as long as it should.
     pub(super) fn is_slow(&self, now: Time) -> bool {
         let expected = self.expected.unwrap_or(Duration::from_secs(1));
@@ -167,9 +172,13 @@ impl Swarm {
             .map(|(id, _)| *id)
             .collect();
         for id in vain {
-            self.actions.push_back(Action::Cancel { transfer: id });
-            self.take_transfer(now, id);
+            self.cancel_transfer(now, id);
         }
+    }
+
+    pub(super) fn cancel_transfer(&mut self, now: Time, id: TransferId) {
+        self.actions.push_back(Action::Cancel { transfer: id });
+        self.take_transfer(now, id);
     }
 
     /// Takes a transfer out of the books; what it did not deliver is idle again.
@@ -364,8 +373,7 @@ impl Swarm {
     pub(super) fn cancel_all(&mut self) {
         let now = Time::ZERO;
         for id in self.transfers.keys().copied().collect::<Vec<_>>() {
-            self.actions.push_back(Action::Cancel { transfer: id });
-            self.take_transfer(now, id);
+            self.cancel_transfer(now, id);
         }
     }
 
