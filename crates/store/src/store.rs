@@ -469,7 +469,8 @@ impl Store {
             return Ok(None);
         }
         let content = place.row.digest;
-        tracing::warn!(%content, chunk = place.chunk, path = %path.display(), "a stored chunk is damaged; forgotten");
+        // The caller knows what it means: one line a chunk would flood the log.
+        tracing::debug!(%content, chunk = place.chunk, path = %path.display(), "a stored chunk is damaged; forgotten");
         Err(StoreError::Damaged {
             content,
             chunk: place.chunk,

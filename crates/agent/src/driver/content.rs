@@ -12,6 +12,9 @@ use crate::lists::{self, LoadError, Loaded};
 use crate::room::Shortage;
 use crate::totals::Totals;
 
+/// Transfers that have ended and are remembered: more than the writer's queue can have chunks of.
+const ENDED_MAX: usize = 2_048;
+
 impl Driver {
     pub(super) fn load_list(&self, list: Digest) {
         let (store, events, machine) = (
@@ -162,14 +165,19 @@ impl Driver {
     }
 
     pub(super) fn handle_stored(&mut self, transfer: TransferId, content: Digest, chunk: u32) {
-        let place = self.shapes.place(&content, chunk);
-        if let (Some(of), Some((offset, len))) = (self.transfers.get_mut(&transfer), place)
+        if let Some((offset, len)) = self.shapes.place(&content, chunk)
+            && (self.transfers.contains_key(&transfer) || self.ended.contains_key(&transfer))
             && self.arrived.note(content, chunk)
         {
-            let runs = of.runs.entry(content).or_default();
-            match runs.last_mut() {
-                Some(last) if last.0 + last.1 == offset => last.1 += len,
-                _ => runs.push((offset, len)),
+            if let Some(of) = self.transfers.get_mut(&transfer) {
+                let runs = of.runs.entry(content).or_default();
+                match runs.last_mut() {
+                    Some(last) if last.0 + last.1 == offset => last.1 += len,
+                    _ => runs.push((offset, len)),
+                }
+            } else if let Some((source, why)) = self.ended.get(&transfer).copied() {
+                // It was on its way to the disk when its transfer was given up.
+                self.obtained(content, offset, len, source, why);
             }
         }
         self.input(Input::Stored {
@@ -202,6 +210,10 @@ impl Driver {
             for (offset, len) in runs {
                 self.obtained(content, offset, len, of.source, of.why);
             }
+        }
+        self.ended.insert(transfer, (of.source, of.why));
+        if self.ended.len() > ENDED_MAX {
+            self.ended.pop_first();
         }
         self.input(Input::TransferEnded { transfer, end });
     }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use potluck_model::Digest;
 use potluck_model::list::Content;
 use potluck_proto::Input;
-use potluck_store::{Store, StoreError};
+use potluck_store::{State, Store, StoreError};
 
 use super::{Driver, Event};
 use crate::lists::Loaded;
 
 /// How often one release is healed and executed again, at most: a disk that rots faster is broken.
 const HEALS_MAX: u32 = 3;
+
+/// Damaged contents that are told of, at most: one line each.
+const DAMAGE_TOLD_MAX: usize = 100;
 
 /// What was found in the store.
 #[derive(Debug, Default)]
@@ -85,7 +88,11 @@ impl Driver {
 
     /// A stored chunk turned out to be damaged when a peer was to be given it.
     pub(super) fn handle_lost(&mut self, digest: Digest, chunk: u32) {
-        tracing::warn!(content = %digest, chunk, "a stored chunk is damaged or gone; it is fetched again if needed");
+        if self.damage_told.len() < DAMAGE_TOLD_MAX && self.damage_told.insert(digest) {
+            tracing::warn!(content = %digest, chunk, "the store is damaged: what is gone is fetched again if it is needed");
+        } else {
+            tracing::debug!(content = %digest, chunk, "a stored chunk is damaged or gone");
+        }
         match self.loaded.as_ref().and_then(|loaded| loaded.content(&digest)) {
             Some(content) => self.lose(content, &[chunk]),
             None => self.forget_chunk(digest, chunk),
@@ -101,15 +108,23 @@ impl Driver {
     }
 }
 
-/// Checks the suspects, and then what of all that is needed is still held. Blocks.
+/// Checks the suspects and, if one is damaged or anything is gone, all that is needed. Blocks.
 fn examine(store: &Store, loaded: &Arc<Loaded>, suspects: &[Digest]) -> Result<Findings, StoreError> {
     let mut findings = Findings::default();
+    let mut damaged = false;
     for suspect in suspects {
-        store.check(suspect)?;
+        damaged |= store.check(suspect)? > 0;
     }
     for of in loaded.contents.iter().filter(|of| of.needed) {
         // A file that was deleted or cut is noticed when it is looked for.
-        if store.locate(&of.content.digest)?.is_some() {
+        damaged |= store.locate(&of.content.digest)?.is_none();
+    }
+    for of in loaded.contents.iter().filter(|of| of.needed) {
+        // Damage seldom comes alone, and an execution finds one content at a time.
+        if damaged {
+            store.check(&of.content.digest)?;
+        }
+        if store.state(&of.content.digest)? == State::Whole {
             continue;
         }
         let held = store.held(&of.content.digest)?.unwrap_or_default();

@@ -172,6 +172,8 @@ pub(crate) struct Driver {
     shapes: Shapes,
     serving: Serving,
     transfers: BTreeMap<TransferId, Transfer>,
+    /// Where the last ones that ended fetched from, and why.
+    ended: BTreeMap<TransferId, (Source, Why)>,
     head: Option<Head>,
     designated: Option<AssignedRelease>,
     /// Whether it was heard since the start what is designated.
@@ -196,6 +198,8 @@ pub(crate) struct Driver {
     retry: Retry,
     /// How often the designated list was healed.
     heals: u32,
+    /// Contents of which it was told that they are damaged.
+    damage_told: BTreeSet<Digest>,
     disk: Disk,
     /// It was told that the clock is off.
     clock_told: bool,
@@ -216,6 +220,7 @@ impl Driver {
             shapes: Shapes::default(),
             serving,
             transfers: BTreeMap::new(),
+            ended: BTreeMap::new(),
             head: None,
             designated: None,
             designation_known: false,
@@ -232,6 +237,7 @@ impl Driver {
             last_run: None,
             retry: Retry::default(),
             heals: 0,
+            damage_told: BTreeSet::new(),
             disk: Disk::default(),
             clock_told: false,
             finish_by: None,
