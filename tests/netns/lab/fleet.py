@@ -40,13 +40,13 @@ class Node:
             self._id = wait_until(f"{self.name} to join", 30, lambda: self._fleet.ids().get(self.name))
         return self._id
 
-    def start(self, *, join: bool = True) -> None:
-        """Starts the agent; `join` is for the first time."""
+    def start(self, *more: str | Path, join: bool = True, under: tuple[str, ...] = ()) -> None:
+        """Starts the agent with `more` arguments; `join` is for the first time, `under` a program that runs it."""
         expect(self.agent is None or not self.agent.running(), f"the agent of {self.name} runs already")
         joining = ["--join", self._fleet.join_string()] if join else []
         self.agent = self.host.start(
             f"agent {self.name}", self.log,
-            self._fleet.binary, "agent", "--data", self.data, "--root", self.root, "-v", *joining,
+            *under, self._fleet.binary, "agent", "--data", self.data, "--root", self.root, "-v", *joining, *more,
         )  # fmt: skip
 
     def kill_agent(self) -> None:
@@ -62,6 +62,15 @@ class Node:
     def state(self) -> str:
         state: str = self.info()["progress"]["state"]
         return state
+
+    def await_trouble(self, *words: str, seconds: float = 60) -> str:
+        """Waits until the server shows a trouble of this node in which all the words occur, and returns it."""
+
+        def probe() -> str | None:
+            trouble: str = self.info()["progress"].get("trouble") or ""
+            return trouble if all(word in trouble for word in words) else None
+
+        return wait_until(f"{self.name} to tell of {' and '.join(words)}", seconds, probe)
 
     def await_state(self, *states: str, seconds: float = CONVERGE_SECONDS) -> None:
         def probe() -> bool:

@@ -34,14 +34,19 @@ echo done >>"$POTLUCK_ROOT/var/slow"
 """
 
 
-def start(lab: Lab) -> tuple[Fleet, Node]:
-    """A fleet of one node, in the middle of its slow step."""
+def write(lab: Lab) -> Path:
+    """The directory to be published."""
     directory = lab.directory / "slow"
     directory.mkdir()
     (directory / "configuration.toml").write_text(CONFIGURATION)
     (directory / "slow.sh").write_text(SLOW)
     for name in ("first", "last"):
         (directory / f"{name}.sh").write_text(NOTE.format(name=name))
+    return directory
+
+
+def publish_and_start(lab: Lab, directory: Path) -> tuple[Fleet, Node]:
+    """A fleet of one node, in the middle of the slow step of what is in the directory."""
     fleet = lab.fleet()
     fleet.order("publish", directory)
     fleet.order("assign", "slow", "--all")
@@ -49,6 +54,11 @@ def start(lab: Lab) -> tuple[Fleet, Node]:
     node.start()
     wait_until("the slow step to begin", 60, lambda: notes(node, "slow") == ["begun"])
     return fleet, node
+
+
+def start(lab: Lab) -> tuple[Fleet, Node]:
+    """A fleet of one node, in the middle of its slow step."""
+    return publish_and_start(lab, write(lab))
 
 
 def notes(node: Node, step: str) -> list[str]:
