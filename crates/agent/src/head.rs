@@ -117,6 +117,10 @@ impl HeadTask {
                 .collect(),
             facts: self.facts.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            networks: potluck_net::watch::networks(self.bind)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }

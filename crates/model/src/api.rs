@@ -60,6 +60,9 @@ pub struct Presence {
     pub facts: Labels,
     /// Version of the agent.
     pub version: String,
+    /// Networks that the addresses are on-link in, such as `10.1.2.0/23`; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
 }
 
 /// `GET /v1/node/head?cursor=N&wait=SECONDS`: the small part that must come from the server.
@@ -73,10 +76,13 @@ pub struct Head {
     pub audiences: Vec<AudienceKey>,
     /// Keys that seal datagrams: the first seals, all open. At most 4.
     pub fleet_keys: Vec<FleetKey>,
-    /// Some nodes that probably share a site with this one, at most 64.
+    /// Some nodes of this one's site, and of those that share with it; at most 64.
     pub neighbours: Vec<Neighbour>,
     /// About how many nodes share this node's site.
     pub population: u32,
+    /// The name of this node's site in the operator's site map, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// No step may start.
     pub halted: bool,
     /// The server's clock.
@@ -287,6 +293,9 @@ pub struct NodeInfo {
     pub facts: Labels,
     /// Where its peer port is.
     pub addresses: Vec<SocketAddr>,
+    /// Its site: a name from the operator's site map, or the networks that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
     /// When it joined.
     pub joined: UnixSeconds,
     /// When it last spoke to the server.

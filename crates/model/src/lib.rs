@@ -1,6 +1,6 @@
 //! Words of Potluck: ids, digests, lists, assignments, join strings, configurations, units and time.
 //!
-//! Pure data: no I/O, and apart from `UnixSeconds::now` no clock. Every other crate speaks in these types.
+//! Pure data: no I/O, and apart from `UnixSeconds::now` and `rate::Throttle` no clock. Every other crate speaks in these types.
 
 pub mod api;
 pub mod assignment;
@@ -12,6 +12,8 @@ mod id;
 pub mod join;
 pub mod list;
 mod location;
+mod network;
+pub mod rate;
 pub mod selector;
 mod time;
 pub mod trace;
@@ -20,4 +22,5 @@ pub mod units;
 pub use digest::{Digest, DigestError};
 pub use id::{AudienceName, ConfigurationName, LabelKey, NameError, NodeId, StepId, VersionName};
 pub use location::Location;
+pub use network::{Network, NetworkError};
 pub use time::{Time, UnixMicros, UnixSeconds};

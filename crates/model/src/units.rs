@@ -1,4 +1,4 @@
-//! Durations and sizes, as people write them.
+//! Durations, sizes and rates, as people write them.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -143,6 +143,70 @@ pub fn print_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / each)
 }
 
+/// Units of rates, with their bits a second.
+const RATES: [(&str, u64); 10] = [
+    ("bit/s", 1),
+    ("kbit/s", 1_000),
+    ("Mbit/s", 1_000_000),
+    ("Gbit/s", 1_000_000_000),
+    ("B/s", 8),
+    ("KiB/s", 8 << 10),
+    ("MiB/s", 8 << 20),
+    ("GiB/s", 8 << 30),
+    ("kB/s", 8_000),
+    ("MB/s", 8_000_000),
+];
+
+/// Reads a rate and gives bytes a second: a whole number or a decimal one, with its unit, such as `10 Mbit/s`, `1.5 MiB/s` or
+/// `500 kB/s`. Units are `bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s`, `kB/s`, `MB/s` (powers of 1,000) and `B/s`, `KiB/s`, `MiB/s`,
+/// `GiB/s`; a number without one is refused.
+pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let fault = |why: String| UnitError {
+        text: clip(text),
+        what: "rate",
+        why,
+    };
+    let at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = (&text[..at], text[at..].trim_start());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return Err(fault(
+            "expected a number and a unit, such as 10 Mbit/s or 1.5 MiB/s".into(),
+        ));
+    }
+    if unit.is_empty() {
+        return Err(fault(format!(
+            "{number} has no unit; write {number} Mbit/s or {number} MiB/s"
+        )));
+    }
+    let (_, each) = RATES.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
+        let known: Vec<&str> = RATES.iter().map(|(name, _)| *name).collect();
+        fault(format!("unit {unit:?} is none of {}", known.join(", ")))
+    })?;
+    let scale = 10_u128.pow(fraction.len() as u32);
+    whole
+        .parse::<u64>()
+        .ok()
+        .zip(fraction.parse::<u128>().ok())
+        .map(|(whole, fraction)| (u128::from(whole) * u128::from(*each) + fraction * u128::from(*each) / scale) / 8)
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .ok_or_else(|| fault("it is too large".into()))
+}
+
+/// Writes bytes a second in the largest unit of bits that divides them, so that `parse_rate` reads the same: `10 Mbit/s`.
+pub fn print_rate(bytes: u64) -> String {
+    let bits = u128::from(bytes) * 8;
+    let (unit, each) = RATES[..4]
+        .iter()
+        .rev()
+        .find(|(_, each)| bits.is_multiple_of(u128::from(*each)) && bits >= u128::from(*each))
+        .unwrap_or(&RATES[0]);
+    format!("{} {unit}", bits / u128::from(*each))
+}
+
 fn number_and_unit(text: &str) -> (&str, &str, &str) {
     let number = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(number);
@@ -236,7 +300,42 @@ mod tests {
         );
     }
 
+    #[test]
+    fn rates_are_read_as_bytes_a_second() {
+        for (text, bytes) in [
+            ("10 Mbit/s", 1_250_000),
+            ("1MiB/s", 1 << 20),
+            ("1.5 MB/s", 1_500_000),
+            ("64 kbit/s", 8_000),
+            ("1 Gbit/s", 125_000_000),
+            ("9 bit/s", 1),
+        ] {
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "10",
+            "10 MB",
+            "Mbit/s",
+            "10 mbit/s",
+            "-1 MB/s",
+            "10 Mbps",
+            "1.2.3 MB/s",
+        ] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            parse_rate("10").unwrap_err().to_string(),
+            "\"10\" is not a rate: 10 has no unit; write 10 Mbit/s or 10 MiB/s"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn rates_round_trip(bytes in 0..u64::MAX / 8) {
+            prop_assert_eq!(parse_rate(&print_rate(bytes)), Ok(bytes));
+        }
+
         #[test]
         fn durations_round_trip(millis in 0_u64..1 << 50) {
             let duration = Duration::from_millis(millis);

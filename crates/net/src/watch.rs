@@ -10,6 +10,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use potluck_model::Network;
+
 /// Changes that come together are told as one.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -92,6 +94,32 @@ pub fn addresses(bind: Option<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
+/// Networks that the addresses of this host are on-link in, as `addresses` selects them: at most 16.
+pub fn networks(bind: Option<IpAddr>) -> Vec<Network> {
+    // What cannot be listed was said by `addresses`.
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    on_link(&interfaces, &addresses(bind))
+}
+
+fn on_link(interfaces: &[if_addrs::Interface], addresses: &[IpAddr]) -> Vec<Network> {
+    let mut networks: Vec<Network> = interfaces
+        .iter()
+        .filter_map(|one| {
+            let length = match &one.addr {
+                if_addrs::IfAddr::V4(v4) => v4.prefixlen,
+                if_addrs::IfAddr::V6(v6) => v6.prefixlen,
+            };
+            Network::of(one.ip(), length)
+        })
+        // Every address of 127.0.0.0/8 is here, listed or not, so ask the networks and not the interfaces' addresses.
+        .filter(|network| addresses.iter().any(|address| network.contains(*address)))
+        .collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks.truncate(ADDRESSES_MAX);
+    networks
+}
+
 /// The most addresses that a node tells.
 const ADDRESSES_MAX: usize = 16;
 
@@ -124,6 +152,42 @@ mod tests {
         let all = ips(&["127.0.0.1", "fe80::1", "192.0.2.2", "::1", "fd00::2", "169.254.1.1"]);
         assert_eq!(select(all.into_iter()), ips(&["192.0.2.2", "fd00::2"]));
         assert_eq!(select(ips(&["::1", "fe80::1"]).into_iter()), ips(&["fe80::1"]));
+    }
+
+    #[test]
+    fn networks_are_told_as_long_as_an_address_that_is_told_is_in_them() {
+        let interface = |name: &str, ip: &str, prefixlen: u8| if_addrs::Interface {
+            name: name.to_owned(),
+            addr: match ip.parse().unwrap() {
+                IpAddr::V4(ip) => if_addrs::IfAddr::V4(if_addrs::Ifv4Addr {
+                    ip,
+                    netmask: std::net::Ipv4Addr::UNSPECIFIED,
+                    prefixlen,
+                    broadcast: None,
+                }),
+                IpAddr::V6(ip) => if_addrs::IfAddr::V6(if_addrs::Ifv6Addr {
+                    ip,
+                    netmask: std::net::Ipv6Addr::UNSPECIFIED,
+                    prefixlen,
+                    broadcast: None,
+                }),
+            },
+            index: None,
+            oper_status: if_addrs::IfOperStatus::Up,
+            is_p2p: false,
+        };
+        let host = [
+            interface("lo", "127.0.0.1", 8),
+            interface("eth0", "10.1.3.7", 23),
+            interface("eth0", "fe80::1", 64),
+            interface("eth0", "fd00:1::7", 64),
+        ];
+        let told = |addresses: &[&str]| -> Vec<String> {
+            let networks = on_link(&host, &ips(addresses));
+            networks.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(told(&["10.1.3.7", "fd00:1::7"]), ["10.1.2.0/23", "fd00:1::/64"]);
+        assert_eq!(told(&["127.82.0.4"]), ["127.0.0.0/8"], "bound to a loopback address");
     }
 
     #[test]

@@ -158,6 +158,7 @@ pub(crate) fn node(node: &NodeInfo, now: UnixSeconds, style: Style) -> String {
         ("trouble", Tone::Bad, progress.trouble.clone().unwrap_or_default()),
         ("seen", seen(node, now).0, seen(node, now).1),
         ("joined", Tone::Plain, stamp(node.joined)),
+        ("site", Tone::Plain, node.site.clone().unwrap_or_default()),
         (
             "addresses",
             Tone::Plain,
@@ -331,6 +332,7 @@ pub(crate) mod sample {
             labels: BTreeMap::from([("role".parse().unwrap(), "web".into())]),
             facts: BTreeMap::from([("hostname".parse().unwrap(), format!("edge-{number}"))]),
             addresses: vec!["10.0.0.1:7443".parse().unwrap()],
+            site: Some("10.0.0.0/24".into()),
             joined: UnixSeconds(NOW.0 - 86_400),
             seen: UnixSeconds(NOW.0 - 42),
             online: !number.is_multiple_of(4),

@@ -14,6 +14,7 @@ use crate::authority::Authority;
 use crate::blobs::Blobs;
 use crate::catalogue::Catalogue;
 use crate::refusal::Refusal;
+use crate::site::SiteMap;
 
 /// Operations on the database or the disk at the same time; more wait for their turn.
 const BLOCKING_MAX: usize = 64;
@@ -43,6 +44,10 @@ pub(crate) struct App {
     pub(crate) outgoing: Arc<Semaphore>,
     /// Turns to upload.
     pub(crate) uploads: Semaphore,
+    /// Places for answers with content.
+    pub(crate) downloads: Arc<Semaphore>,
+    /// The operator's site map.
+    pub(crate) sites: SiteMap,
     /// Bytes of uploads under way, which will need room on the disk.
     pub(crate) uploading: AtomicU64,
     /// The file that whoever removes packs holds.
@@ -61,6 +66,8 @@ impl App {
         authority: Authority,
         advertised: Vec<String>,
         upkeep: PathBuf,
+        downloads_max: usize,
+        sites: SiteMap,
     ) -> Self {
         Self {
             catalogue,
@@ -69,6 +76,8 @@ impl App {
             advertised,
             outgoing: Arc::new(Semaphore::new(OUTGOING_KIB_MAX)),
             uploads: Semaphore::new(UPLOADS_MAX),
+            downloads: Arc::new(Semaphore::new(downloads_max.clamp(1, Semaphore::MAX_PERMITS))),
+            sites,
             uploading: AtomicU64::new(0),
             upkeep,
             change: watch::Sender::new(0),

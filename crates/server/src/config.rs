@@ -5,11 +5,17 @@ use std::path::PathBuf;
 
 use potluck_model::join::ADDRESSES_MAX;
 
+use crate::site::Site;
+
 /// The port on which the management server listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7440;
 
 /// The most connections that are open at the same time; each node that waits holds one.
 pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Answers with content at the same time, unless told otherwise.
+const DOWNLOADS_PER_CORE: usize = 64;
+const DOWNLOADS_MIN: usize = 256;
 
 /// What the server is told when it starts. Everything else is in its data directory.
 #[derive(Clone, Debug)]
@@ -24,6 +30,10 @@ pub struct ServerConfig {
     pub advertise: Vec<String>,
     /// The most connections at the same time. The limit for open files should be some hundreds above it.
     pub connections_max: usize,
+    /// The most answers with content at the same time; whoever comes then is asked to come back later.
+    pub downloads_max: usize,
+    /// The operator's site map.
+    pub sites: Vec<Site>,
 }
 
 impl ServerConfig {
@@ -34,8 +44,16 @@ impl ServerConfig {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
             advertise: Vec::new(),
             connections_max: CONNECTIONS_MAX,
+            downloads_max: downloads_max(),
+            sites: Vec::new(),
         }
     }
+}
+
+/// What the machine's cores can read, hash and encrypt for at once, and be it that most wait for thin links.
+fn downloads_max() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores * DOWNLOADS_PER_CORE).max(DOWNLOADS_MIN)
 }
 
 /// The addresses for join strings, given where the server listens really.

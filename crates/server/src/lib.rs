@@ -12,6 +12,7 @@ mod catalogue;
 mod config;
 mod data;
 mod error;
+mod delivery;
 mod gc;
 mod listener;
 mod near;
@@ -28,8 +29,10 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+mod uplink;
 pub use blobs::BlobsError;
 pub use catalogue::CatalogueError;
 pub use config::{CONNECTIONS_MAX, DEFAULT_PORT, ServerConfig};
 pub use error::ServerError;
 pub use server::{RunningServer, run};
+pub use site::{SITE_NETWORKS_MAX, SITES_MAX, Site};

@@ -16,6 +16,7 @@ use crate::catalogue::{Catalogue, SqliteCatalogue};
 use crate::config::{advertised, host};
 use crate::data::DataDir;
 use crate::listener::{Certificate, Listener, tls_config};
+use crate::site::SiteMap;
 use crate::{ServerConfig, ServerError, routes, table};
 
 /// Name of the operator whose credential is in the data directory.
@@ -43,6 +44,7 @@ pub struct RunningServer {
 impl RunningServer {
     /// Starts a server; it answers when this returns.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let sites = SiteMap::new(&config.sites).map_err(ServerError::Config)?;
         let path = config.data.clone();
         let open = tokio::task::spawn_blocking(move || open(&path));
         let (data, authority, catalogue, blobs) =
@@ -60,7 +62,18 @@ impl RunningServer {
         let certificate = Certificate::new(authority.server(&hosts, now)?);
         let tls = tls_config(authority.ca(), certificate.clone())?;
         let ca = authority.fingerprint();
-        let app = Arc::new(App::new(catalogue, blobs, authority, advertised.clone(), data.upkeep()));
+        if catalogue.use_site_map(sites.number())? {
+            tracing::debug!("another site map than before: nodes get their sites when they say where they are");
+        }
+        let app = Arc::new(App::new(
+            catalogue,
+            blobs,
+            authority,
+            advertised.clone(),
+            data.upkeep(),
+            config.downloads_max,
+            sites,
+        ));
         let listener = Listener {
             socket,
             tls,

@@ -192,6 +192,7 @@ async fn refusals_say_what_the_server_said() {
         addresses: vec![],
         facts: potluck_model::api::Labels::new(),
         version: String::new(),
+        networks: vec![],
     };
     client.presence(&presence).await.unwrap();
 }

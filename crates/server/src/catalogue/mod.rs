@@ -13,7 +13,7 @@ mod sqlite;
 mod suite;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use potluck_model::api::{
@@ -28,6 +28,7 @@ pub(crate) use sqlite::SqliteCatalogue;
 
 use crate::blobs::{PackId, Stored};
 use crate::gc::Used;
+use crate::site::SiteKey;
 
 /// The most nodes of one server.
 pub(crate) const NODES_MAX: u64 = 100_000;
@@ -127,9 +128,20 @@ pub(crate) trait Catalogue: Send + Sync {
     fn set_presence(&self, node: NodeId, presence: PresenceRecord) -> Result<bool>;
     /// Sets when nodes were last heard of.
     fn set_seen(&self, seen: Vec<(NodeId, UnixSeconds)>) -> Result<()>;
-    /// Other nodes for this one to ask, those of its sites first, of these the ones seen since `since` first; at most
-    /// `limit`, another choice for each node.
-    fn neighbours(&self, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>>;
+    /// The sites that a node is in.
+    fn sites(&self, node: NodeId) -> Result<BTreeSet<SiteKey>>;
+    /// Other nodes for this one to ask: those of its sites, of these the ones seen since `since` first, then those of the
+    /// sites `shared` seen since then; at most `limit`, another choice for each node.
+    fn neighbours(
+        &self,
+        node: NodeId,
+        shared: Vec<SiteKey>,
+        since: UnixSeconds,
+        limit: usize,
+    ) -> Result<Vec<Neighbour>>;
+    /// Another map than the one with this number may have said which sites nodes are in: they are in none until they say
+    /// again where they are. Whether that was so.
+    fn use_site_map(&self, number: u64) -> Result<bool>;
     /// How many nodes share a site with this one, itself among them.
     fn population(&self, node: NodeId) -> Result<u32>;
 
@@ -284,6 +296,8 @@ pub(crate) struct NodeRecord {
     pub(crate) facts: Labels,
     /// Addresses of its peer port.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Its sites, for people.
+    pub(crate) site: Option<String>,
     /// Version of its agent; empty before its first presence.
     pub(crate) version: String,
     /// When it joined.
@@ -307,8 +321,8 @@ pub(crate) struct PresenceRecord {
     pub(crate) facts: Labels,
     /// Version of its agent.
     pub(crate) version: String,
-    /// The address that its requests come from.
-    pub(crate) source: IpAddr,
+    /// The sites that it is in.
+    pub(crate) sites: BTreeSet<SiteKey>,
     /// Now.
     pub(crate) now: UnixSeconds,
 }

@@ -13,6 +13,7 @@ use super::{
     Redemption, Unassign,
 };
 use crate::blobs::{PackId, Stored};
+use crate::site::SiteKey;
 
 const NOW: UnixSeconds = UnixSeconds(1_000);
 
@@ -20,7 +21,7 @@ type Test = fn(&dyn Catalogue);
 
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 14] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (
@@ -39,7 +40,14 @@ pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
         ),
         ("a target has one assignment", a_target_has_one_assignment),
         ("events count once and are bounded", events_count_once_and_are_bounded),
-        ("neighbours are of the site first", neighbours_are_of_the_site_first),
+        (
+            "neighbours are of the site, and of sites that share with it",
+            neighbours_are_of_the_site,
+        ),
+        (
+            "another site map makes nodes say again where they are",
+            another_site_map_makes_nodes_say_again_where_they_are,
+        ),
     ];
     for (name, test) in tests {
         println!("{name}");
@@ -419,7 +427,7 @@ fn events_count_once_and_are_bounded(c: &dyn Catalogue) {
     assert_eq!(progress().state, NodeState::Waiting, "a new release begins anew");
 }
 
-fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
+fn neighbours_are_of_the_site(c: &dyn Catalogue) {
     let here = |node: u64, site: u8, now: u64| {
         join(c, node, Labels::new());
         let address = format!("10.0.{site}.{node}:7443");
@@ -427,7 +435,7 @@ fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
             addresses: vec![address.parse().unwrap()],
             facts: Labels::new(),
             version: "1".into(),
-            source: format!("10.0.{site}.{node}").parse().unwrap(),
+            sites: link(&format!("10.0.{site}.0/24")),
             now: UnixSeconds(now),
         };
         assert!(c.set_presence(NodeId(node), record).unwrap());
@@ -442,7 +450,7 @@ fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
     join(c, 26, Labels::new());
     let since = UnixSeconds(4_500);
     let of = |node: u64, limit| -> Vec<u64> {
-        let found = c.neighbours(NodeId(node), since, limit).unwrap();
+        let found = c.neighbours(NodeId(node), Vec::new(), since, limit).unwrap();
         found.iter().map(|neighbour| neighbour.node.0).collect()
     };
     let first = of(1, 8);
@@ -451,13 +459,24 @@ fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
     assert_eq!(first, of(1, 8), "the same question gets the same answer");
     let choices: std::collections::BTreeSet<Vec<u64>> = (1..=20).map(|node| of(node, 8)).collect();
     assert!(choices.len() > 5, "nodes get different neighbours");
-    let second = of(21, 16);
-    assert_eq!(second.len(), 16);
-    let mut site = second[..4].to_vec();
-    site.sort_unstable();
-    assert_eq!(site, [22, 23, 24, 25], "all of the site before others");
-    assert_eq!(second[3], 25, "who was not heard of lately comes last");
-    assert!(of(26, 40).len() == 24 && !of(26, 40).contains(&25));
+    let mut second = of(21, 16);
+    assert_eq!(second.pop(), Some(25), "who was not heard of lately comes last");
+    second.sort_unstable();
+    assert_eq!(second, [22, 23, 24], "the site alone, be it small");
+    assert!(of(26, 40).is_empty(), "nobody knows where it is");
+    let shared = link("10.0.1.0/24").into_iter().collect();
+    let found = c.neighbours(NodeId(21), shared, since, 16).unwrap();
+    assert_eq!(found.len(), 16);
+    let own = |neighbour: &potluck_model::api::Neighbour| (22..=25).contains(&neighbour.node.0);
+    assert!(
+        found[..4].iter().all(own) && !found[4..].iter().any(own),
+        "the own site before those that share with it"
+    );
+    assert_eq!(
+        c.node(NodeId(21)).unwrap().unwrap().site.as_deref(),
+        Some("10.0.2.0/24")
+    );
+    assert_eq!(c.sites(NodeId(21)).unwrap(), link("10.0.2.0/24"));
     assert_eq!(c.population(NodeId(1)).unwrap(), 20);
     assert_eq!(c.population(NodeId(26)).unwrap(), 1);
     here_again(c, 1, "10.0.2.1:7443");
@@ -480,6 +499,23 @@ fn neighbours_are_of_the_site_first(c: &dyn Catalogue) {
     );
 }
 
+fn link(text: &str) -> std::collections::BTreeSet<SiteKey> {
+    std::collections::BTreeSet::from([SiteKey::Link(text.parse().unwrap())])
+}
+
+fn another_site_map_makes_nodes_say_again_where_they_are(c: &dyn Catalogue) {
+    assert!(c.use_site_map(u64::MAX).unwrap());
+    join(c, 1, Labels::new());
+    here_again(c, 1, "10.0.1.1:7443");
+    assert!(!c.use_site_map(u64::MAX).unwrap());
+    assert_eq!(c.population(NodeId(1)).unwrap(), 1);
+    assert_eq!(c.sites(NodeId(1)).unwrap(), link("10.0.1.0/24"));
+    assert!(c.use_site_map(7).unwrap());
+    assert!(c.sites(NodeId(1)).unwrap().is_empty());
+    here_again(c, 1, "10.0.1.1:7443");
+    assert_eq!(c.sites(NodeId(1)).unwrap(), link("10.0.1.0/24"));
+}
+
 /// Moves a node to another address.
 fn here_again(c: &dyn Catalogue, node: u64, address: &str) {
     let address: std::net::SocketAddr = address.parse().unwrap();
@@ -487,7 +523,7 @@ fn here_again(c: &dyn Catalogue, node: u64, address: &str) {
         addresses: vec![address],
         facts: Labels::new(),
         version: "1".into(),
-        source: address.ip(),
+        sites: link(&format!("{}/24", address.ip())),
         now: UnixSeconds(5_000),
     };
     assert!(c.set_presence(NodeId(node), record).unwrap());

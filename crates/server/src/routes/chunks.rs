@@ -3,16 +3,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use potluck_model::{Digest, UnixSeconds};
 use tokio::sync::mpsc;
 
 use crate::app::{App, turn};
 use crate::blobs::{Intake, Stored};
+use crate::caller::Role;
+use crate::delivery::{Pieces, Place, streamed};
 use crate::refusal::Refusal;
 use crate::request::{CallingNode, CallingOperator, Incoming};
 use crate::room::Room;
@@ -85,35 +86,12 @@ async fn send_pieces(body: &mut Incoming, sender: mpsc::Sender<Bytes>) -> Result
 
 pub(super) async fn download(
     State(app): State<Arc<App>>,
-    CallingNode(_): CallingNode,
+    CallingNode(node): CallingNode,
     body: Incoming,
 ) -> Result<Response, Refusal> {
     let digests = digests(&body.whole().await?)?;
-    Ok(([OCTETS], streamed(|pieces| send_chunks(app, digests, pieces))).into_response())
-}
-
-/// Where a producer puts what is to be sent.
-pub(super) type Pieces = mpsc::Sender<Result<Bytes, std::io::Error>>;
-
-/// A body that `produce` fills while it is being sent; it waits for the network, and ends when the receiver is gone.
-pub(super) fn streamed<F>(produce: impl FnOnce(Pieces) -> F) -> Body
-where
-    F: Future<Output = Result<(), Refusal>> + Send + 'static,
-{
-    let (sender, receiver) = mpsc::channel(1);
-    let last = sender.clone();
-    let producer = produce(sender);
-    tokio::spawn(async move {
-        if producer.await.is_err() {
-            // Too late for a status: cutting the body short is what says that it is not whole.
-            let _ = last
-                .send(Err(std::io::Error::other("the server could not read on")))
-                .await;
-        }
-    });
-    Body::from_stream(stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    }))
+    let place = Place::take(&app, &Role::Node(node)).await?;
+    Ok(([OCTETS], streamed(place, |pieces| send_chunks(app, digests, pieces))).into_response())
 }
 
 async fn send_chunks(app: Arc<App>, digests: Vec<Digest>, pieces: Pieces) -> Result<(), Refusal> {
@@ -134,7 +112,7 @@ async fn send_chunks(app: Arc<App>, digests: Vec<Digest>, pieces: Pieces) -> Res
                 && stored.len > VERIFIED_BYTES_MAX
             {
                 let length = Bytes::copy_from_slice(&stored.len.to_be_bytes());
-                if pieces.send(Ok(length)).await.is_err() {
+                if !pieces.send(length).await {
                     return Ok(());
                 }
                 let whole = 0..u64::from(stored.len);
@@ -147,7 +125,7 @@ async fn send_chunks(app: Arc<App>, digests: Vec<Digest>, pieces: Pieces) -> Res
             let room = room(&app, bytes).await?;
             let now = now.to_vec();
             let bytes = app.blocking(move |app| Ok(framed(app, &now))).await?;
-            if pieces.send(Ok(outgoing(bytes, room))).await.is_err() {
+            if !pieces.send(outgoing(bytes, room)).await {
                 return Ok(());
             }
         }
@@ -187,7 +165,7 @@ pub(super) async fn send_span(
             .blocking(move |app| part(app, &digest, stored, at, now as usize))
             .await?;
         stored = found;
-        if pieces.send(Ok(outgoing(bytes, room))).await.is_err() {
+        if !pieces.send(outgoing(bytes, room)).await {
             return Ok(false);
         }
         at += now;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -10,9 +11,11 @@ use axum::response::{IntoResponse, Response};
 use potluck_model::Digest;
 use potluck_model::chunk_list::{Chunk, ChunkList, META_BYTES_MAX};
 
-use super::chunks::{Pieces, send_span, streamed};
+use super::chunks::send_span;
 use crate::app::App;
 use crate::blobs::Stored;
+use crate::caller::Caller;
+use crate::delivery::{Pieces, Place, streamed};
 use crate::refusal::Refusal;
 use crate::request::Segment;
 use crate::stored::whole_chunk;
@@ -41,6 +44,7 @@ impl Found {
 
 pub(super) async fn content(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     Segment(digest): Segment<Digest>,
     method: Method,
     headers: HeaderMap,
@@ -50,7 +54,8 @@ pub(super) async fn content(
     let mut response = if matches_tag(&headers, header::IF_NONE_MATCH.as_str(), &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        answer(app, found, &method, &headers, &tag)
+        let place = Place::take(&app, &caller.role).await?;
+        answer(app, place, found, &method, &headers, &tag)
     };
     let out = response.headers_mut();
     out.insert(header::CACHE_CONTROL, IMMUTABLE);
@@ -61,7 +66,7 @@ pub(super) async fn content(
     Ok(response)
 }
 
-fn answer(app: Arc<App>, found: Found, method: &Method, headers: &HeaderMap, tag: &str) -> Response {
+fn answer(app: Arc<App>, place: Place, found: Found, method: &Method, headers: &HeaderMap, tag: &str) -> Response {
     let size = found.size();
     let same = !headers.contains_key(header::IF_RANGE) || matches_tag(headers, header::IF_RANGE.as_str(), tag);
     let asked = headers.get(header::RANGE).filter(|_| same && method == Method::GET);
@@ -92,8 +97,8 @@ fn answer(app: Arc<App>, found: Found, method: &Method, headers: &HeaderMap, tag
         Body::empty()
     } else {
         match found {
-            Found::Chunk(digest, stored) => streamed(|pieces| send_chunk(app, digest, stored, range, pieces)),
-            Found::File(chunks) => streamed(|pieces| send_file(app, chunks, range, pieces)),
+            Found::Chunk(digest, stored) => streamed(place, |pieces| send_chunk(app, digest, stored, range, pieces)),
+            Found::File(chunks) => streamed(place, |pieces| send_file(app, chunks, range, pieces)),
         }
     };
     response

@@ -15,6 +15,7 @@ use crate::app::{App, stopped};
 use crate::catalogue::{FleetKeys, NodeRecord};
 use crate::refusal::Refusal;
 use crate::request::{Arguments, CallingNode};
+use crate::site;
 
 /// For how long an assignment may be adopted. Each answer carries a fresh one.
 const ASSIGNMENT_SECONDS: u64 = 7 * 86_400;
@@ -114,13 +115,16 @@ fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
         expires: UnixSeconds(now.0 + ASSIGNMENT_SECONDS),
         release: essence.node.assigned,
     });
+    let sites = app.catalogue.sites(node)?;
+    let shared = app.sites.shared(&sites);
     Ok(Head {
         cursor,
         assignment,
         audiences: essence.keys.audiences,
         fleet_keys: essence.keys.fleet,
-        neighbours: app.catalogue.neighbours(node, since, NEIGHBOURS_MAX)?,
+        neighbours: app.catalogue.neighbours(node, shared, since, NEIGHBOURS_MAX)?,
         population: app.catalogue.population(node)?,
+        site: site::name(&sites),
         halted: essence.halted,
         time: now,
     })

@@ -92,6 +92,7 @@ fn info(node: NodeRecord, now: UnixSeconds) -> NodeInfo {
         labels: node.labels,
         facts: node.facts,
         addresses: node.addresses,
+        site: node.site,
         joined: node.joined,
         seen: node.seen,
         // A node that has only joined has not been here as itself.

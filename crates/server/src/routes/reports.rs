@@ -14,6 +14,7 @@ use crate::caller::Caller;
 use crate::catalogue::{PresenceRecord, Transition};
 use crate::refusal::Refusal;
 use crate::request::{CallingNode, Input};
+use crate::site::NETWORKS_MAX;
 
 /// The most addresses of a node.
 const ADDRESSES_MAX: usize = 16;
@@ -35,12 +36,18 @@ pub(super) async fn presence(
     if presence.version.len() > VERSION_BYTES_MAX {
         return Err(Refusal::bad("the version of the agent is too long"));
     }
+    if presence.networks.len() > NETWORKS_MAX {
+        return Err(Refusal::bad(format!(
+            "{} networks, at most {NETWORKS_MAX} are taken",
+            presence.networks.len()
+        )));
+    }
     check_labels(&presence.facts, "facts")?;
     let record = PresenceRecord {
+        sites: app.sites.keys(&presence, caller.address.ip()),
         addresses: presence.addresses,
         facts: presence.facts,
         version: presence.version,
-        source: caller.address.ip(),
         now: UnixSeconds::now(),
     };
     let known = app

@@ -8,6 +8,7 @@ mod limits;
 mod publishing;
 mod reporting;
 mod restart;
+mod sites;
 mod upkeep;
 mod world;
 

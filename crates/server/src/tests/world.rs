@@ -65,8 +65,16 @@ pub(super) struct Node {
 
 impl World {
     pub(super) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With other settings than usual.
+    pub(super) async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = start(dir.path()).await;
+        let mut config = ServerConfig::new(dir.path());
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        change(&mut config);
+        let server = RunningServer::start(config).await.unwrap();
         let operator = operator(&server);
         Self {
             server: Some(server),
@@ -174,6 +182,7 @@ impl Node {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             facts: Labels::from([("hostname".parse().unwrap(), format!("host-{}", self.id))]),
             version: "1.2.3".into(),
+            networks: Vec::new(),
         };
         self.client.put("/v1/node/presence", &presence).await
     }

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::blobs::{PackId, Stored};
 use crate::gc::Used;
-use database::Database;
+use crate::site::SiteKey;
+use database::{BUSY_TIMEOUT, Database};
 
 /// The version of the schema that this version writes, and the newest it reads.
 const SCHEMA_VERSION: i64 = 1;
@@ -224,8 +225,24 @@ impl Catalogue for SqliteCatalogue {
         self.database.write(move |c| nodes::set_seen(c, &seen))
     }
 
-    fn neighbours(&self, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>> {
-        self.database.read(|c| nodes::neighbours(c, node, since, limit))
+    fn sites(&self, node: NodeId) -> Result<BTreeSet<SiteKey>> {
+        let sites = self.database.read(|c| nodes::sites(c, node))?;
+        sites.iter().map(|site| name(site)).collect()
+    }
+
+    fn neighbours(
+        &self,
+        node: NodeId,
+        shared: Vec<SiteKey>,
+        since: UnixSeconds,
+        limit: usize,
+    ) -> Result<Vec<Neighbour>> {
+        self.database
+            .read(|c| nodes::neighbours(c, node, &shared, since, limit))
+    }
+
+    fn use_site_map(&self, number: u64) -> Result<bool> {
+        self.database.write(move |c| nodes::use_site_map(c, number))
     }
 
     fn population(&self, node: NodeId) -> Result<u32> {

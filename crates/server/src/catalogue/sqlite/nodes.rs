@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use potluck_model::api::{Labels, Neighbour};
 use potluck_model::assignment::AssignedRelease;
 use potluck_model::{Digest, LabelKey, NodeId, UnixSeconds};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
     NewToken, NodeRecord, PresenceRecord, Redeemed, Redemption, Result, assignments, bump, json, name, optional,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::catalogue::{CatalogueError, NODES_MAX, TOKENS_MAX};
 use crate::progress::Tracker;
-use crate::site;
+use crate::site::SiteKey;
 
 /// A token's label with this value lets the node choose the value.
 const ANY_VALUE: &str = "*";
@@ -121,7 +121,7 @@ fn hostname(facts: &Labels) -> Option<&str> {
 }
 
 const NODE: &str = "id, key, labels, facts, addresses, version, joined, seen, sequence, configuration, release, list,
-    list_size, progress";
+    list_size, progress, (SELECT group_concat(site, ', ') FROM sites WHERE node = nodes.id)";
 
 pub(super) fn node(c: &Connection, node: NodeId) -> Result<Option<NodeRecord>> {
     let mut statement = c.prepare_cached(&format!("SELECT {NODE} FROM nodes WHERE id = ?"))?;
@@ -156,6 +156,7 @@ fn record(row: &Row<'_>) -> Result<NodeRecord> {
         labels: json(&row.get::<_, String>(2)?)?,
         facts: json(&row.get::<_, String>(3)?)?,
         addresses: json(&row.get::<_, String>(4)?)?,
+        site: row.get(14)?,
         version: row.get(5)?,
         joined: UnixSeconds(row.get::<_, i64>(6)? as u64),
         seen: UnixSeconds(row.get::<_, i64>(7)? as u64),
@@ -222,11 +223,7 @@ pub(super) fn set_presence(c: &Connection, node: NodeId, presence: &PresenceReco
         return Ok(false);
     }
     let before: BTreeSet<String> = sites(c, node)?.into_iter().collect();
-    let after = if presence.addresses.is_empty() {
-        BTreeSet::new()
-    } else {
-        site::keys(&presence.addresses, presence.source)
-    };
+    let after: BTreeSet<String> = presence.sites.iter().map(ToString::to_string).collect();
     for site in before.difference(&after) {
         c.execute("DELETE FROM sites WHERE site = ? AND node = ?", (site, id))?;
     }
@@ -246,7 +243,13 @@ pub(super) fn set_seen(c: &Connection, seen: &[(NodeId, UnixSeconds)]) -> Result
 
 /// Nodes are taken from the ring of ids, from a place on that differs from node to node: ids are random, so that is a
 /// random choice, and the index yields it without looking at the others.
-pub(super) fn neighbours(c: &Connection, node: NodeId, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>> {
+pub(super) fn neighbours(
+    c: &Connection,
+    node: NodeId,
+    shared: &[SiteKey],
+    since: UnixSeconds,
+    limit: usize,
+) -> Result<Vec<Neighbour>> {
     let id = node.0 as i64;
     let start = ring_start(node);
     let sites = sites(c, node)?;
@@ -255,14 +258,11 @@ pub(super) fn neighbours(c: &Connection, node: NodeId, since: UnixSeconds, limit
     let in_site = "SELECT n.id, n.addresses FROM sites s JOIN nodes n ON n.id = s.node
         WHERE s.site = ?1 AND s.node BETWEEN ?2 AND ?3 AND s.node <> ?4 AND n.seen BETWEEN ?5 AND ?6
         ORDER BY s.node LIMIT ?7";
-    let anywhere = "SELECT n.id, n.addresses FROM nodes n
-        WHERE ?1 = '' AND n.id BETWEEN ?2 AND ?3 AND n.id <> ?4 AND n.seen BETWEEN ?5 AND ?6 AND n.addresses <> '[]'
-        ORDER BY n.id LIMIT ?7";
     let mut chosen: Vec<Neighbour> = Vec::new();
-    let mut take = |sql: &str, site: &str, seen: (i64, i64)| -> Result<()> {
+    let mut take = |site: &str, seen: (i64, i64)| -> Result<()> {
         for (from, to) in [(start, i64::MAX), (i64::MIN, start.saturating_sub(1))] {
             // What is chosen already may come again from another query, so ask for as many as could be needed.
-            let mut statement = c.prepare_cached(sql)?;
+            let mut statement = c.prepare_cached(in_site)?;
             let mut rows = statement.query((site, from, to, id, seen.0, seen.1, limit as i64))?;
             while let Some(row) = rows.next()?
                 && chosen.len() < limit
@@ -278,14 +278,33 @@ pub(super) fn neighbours(c: &Connection, node: NodeId, since: UnixSeconds, limit
     };
     for seen in [lately, earlier] {
         for site in &sites {
-            take(in_site, site, seen)?;
+            take(site, seen)?;
         }
     }
-    take(anywhere, "", lately)?;
+    for site in shared {
+        take(&site.to_string(), lately)?;
+    }
     Ok(chosen)
 }
 
-fn sites(c: &Connection, node: NodeId) -> Result<Vec<String>> {
+/// Sites were told by nodes and by another map than this one: they are told again.
+pub(super) fn use_site_map(c: &Connection, number: u64) -> Result<bool> {
+    let known: Option<i64> = c
+        .prepare_cached("SELECT value FROM settings WHERE name = 'site_map'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    if known == Some(number as i64) {
+        return Ok(false);
+    }
+    c.execute(
+        "INSERT OR REPLACE INTO settings VALUES ('site_map', ?)",
+        [number as i64],
+    )?;
+    c.execute("DELETE FROM sites", [])?;
+    Ok(true)
+}
+
+pub(super) fn sites(c: &Connection, node: NodeId) -> Result<Vec<String>> {
     let mut statement = c.prepare_cached("SELECT site FROM sites WHERE node = ?")?;
     let rows = statement.query_map([node.0 as i64], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
