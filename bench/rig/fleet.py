@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ class Fleet(LabFleet):
     def measure(self, node: Node, began: float | None = None, release: int = 1) -> Run:
         """What a node did since `began`, or since its start."""
         document = self.document(node, release)
+        (self.directory / f"{node.name}.trace.json").write_text(json.dumps({"began": self.began(node), **document}))
         expect(not document["recap"]["failed"], f"{node.name}: {document['recap']}")
         start = self.began(node) if began is None else began
         return Run(

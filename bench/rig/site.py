@@ -52,6 +52,7 @@ class Sites:
     def __init__(self, count: int = 1, *, uplink: int | None = 100, lan: int | None = 1_000) -> None:
         """`uplink` and `lan`: megabits per second of each site's link to the server and of each node; None: no limit."""
         self.hosts: dict[str, Host] = {}
+        self.ipv4 = True
         self._lan = lan
         self._core = SiteHost(CORE, GATEWAY, None)
         call("ip", "netns", "add", CORE)
