@@ -279,9 +279,10 @@ impl Swarm {
 fn is_there(now: Time, peer: &Peer, full: bool) -> bool {
     match peer.link {
         Link::Up { .. } => true,
-        Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
+        Link::Dialling { since } => !peer.left && now.since(since) < HOLDER_CONNECTS_WITHIN,
         Link::None => {
-            peer.failures == 0
+            !peer.left
+                && peer.failures == 0
                 && ((full || peer.refused) && now.since(peer.heard) < SEAT_LOST
                     || peer
                         .wanting_since

@@ -64,6 +64,7 @@ impl Swarm {
         };
         peer.link = Link::Up { since: now };
         peer.refused = false;
+        peer.left = false;
         peer.learn_address(address);
         peer.heard = now;
         peer.used = now;
@@ -132,7 +133,9 @@ impl Swarm {
             return;
         }
         let brief = matches!(peer.link, Link::Up { since } if now.since(since) < Duration::from_millis(500));
-        peer.refused = brief;
+        // Whoever has room says something.
+        peer.refused = brief && !peer.synced;
+        peer.left = !peer.refused;
         peer.link = Link::None;
         peer.follows.clear();
         peer.partial.clear();

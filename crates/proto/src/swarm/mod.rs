@@ -19,6 +19,8 @@ mod meter;
 mod peers;
 mod schedule;
 mod serving;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -344,7 +346,8 @@ impl Swarm {
                 let (chunk_list, size) = (*chunk_list, content.size);
                 // How large it is, is only known by whoever has it.
                 let about = 64 + size / 2_048;
-                if self.items.of(chunk_list).is_empty() && !self.contents.at(chunk_list).held {
+                // It may be stored already; what it says was not told, so it is fetched again, small as it is.
+                if self.items.of(chunk_list).is_empty() {
                     self.add_item(chunk_list, 0, 1, about);
                 }
             }
@@ -447,11 +450,15 @@ impl Swarm {
 
     fn handle_stored(&mut self, now: Time, transfer: TransferId, content: &Digest, chunk: u32) {
         let Some(ix) = self.contents.find(content) else { return };
+        let open = self
+            .items
+            .covering(ix, chunk)
+            .is_some_and(|item| self.items.at(item).state != State::Done);
         let entry = self.contents.at_mut(ix);
         let len = entry.chunk_len(chunk);
         let whole = match &mut entry.kind {
             Kind::One { .. } => {
-                if entry.held {
+                if entry.held && !open {
                     return;
                 }
                 true

@@ -58,6 +58,8 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     /// It was there, and had no room for a connection.
     pub(super) refused: bool,
+    /// It was connected, and went.
+    pub(super) left: bool,
     pub(super) busy: u32,
     /// Transfers from it.
     pub(super) transfers: usize,
@@ -111,6 +113,7 @@ impl Peer {
             dial_after: Time::ZERO,
             failures: 0,
             refused: false,
+            left: false,
             busy: 0,
             transfers: 0,
             delivered: now,

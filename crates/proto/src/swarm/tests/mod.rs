@@ -1,0 +1,8 @@
+//! Rules of the core, one a test.
+
+mod crowds;
+mod discovery;
+mod harness;
+mod hostile;
+mod serving;
+mod sources;
