@@ -128,6 +128,8 @@ pub enum Input<'a> {
         /// Bytes of payload sent.
         bytes: u64,
     },
+    /// From now on so many answers to peers may be sent at a time. See `Config::serving_max`.
+    ServingMax(usize),
     /// The time that `deadline` gave has come.
     Wake,
 }
@@ -313,7 +315,9 @@ pub struct Config {
     pub transfers_per_peer_max: usize,
     /// Transfers from the origin at a time.
     pub origin_transfers_max: usize,
-    /// Answers to peers being sent at a time; more are told `Busy`.
+    /// Answers to peers being sent at a time; more are told `Busy`. With 0 the node takes and does not give: it answers no
+    /// existence requests, tells nobody what it holds, declines what it is asked for, and has no seat in a crowd, as its
+    /// datagrams say by naming no port.
     pub serving_max: usize,
 }
 

@@ -41,7 +41,7 @@ impl Place {
         let of_site = match &uplink {
             Some(uplink) => uplink
                 .place()
-                .ok_or_else(|| busy("the uplink of this site is in use to its limit: come back in some seconds"))?,
+                .map_err(|_| busy("the uplink of this site is in use to its limit: come back in some seconds"))?,
             None => None,
         };
         let of_all = app.downloads.clone().try_acquire_owned();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::rate::{Schedule, Throttle};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 /// The least bytes a second of each answer: more answers at a time would only make each slower.
 const ANSWER_RATE_MIN: u64 = 32 << 10;
@@ -31,12 +31,12 @@ impl Uplink {
         })
     }
 
-    /// A place among the answers; none while too many are being sent. Outside the hours of the limit there is always one.
-    pub(crate) fn place(&self) -> Option<Option<OwnedSemaphorePermit>> {
+    /// A place among the answers; an error while too many are being sent. Outside the hours of the limit there is always one.
+    pub(crate) fn place(&self) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
         if self.throttle.rate().is_none() {
-            return Some(None);
+            return Ok(None);
         }
-        self.answers.clone().try_acquire_owned().ok().map(Some)
+        self.answers.clone().try_acquire_owned().map(Some)
     }
 
     /// Bytes that pass at a time.
@@ -69,11 +69,11 @@ mod tests {
     #[test]
     fn a_thin_uplink_is_shared_by_few_answers_at_a_time() {
         let thin = uplink("1 Mbit/s").unwrap();
-        let places: Vec<_> = std::iter::from_fn(|| thin.place()).take(100).collect();
+        let places: Vec<_> = std::iter::from_fn(|| thin.place().ok()).take(100).collect();
         assert_eq!(places.len(), 4);
         drop(places);
         assert!(
-            thin.place().is_some(),
+            thin.place().is_ok(),
             "a place is free again once its answer has ended"
         );
         assert!(uplink("unlimited").is_none());

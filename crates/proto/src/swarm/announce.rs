@@ -40,7 +40,7 @@ impl News {
 impl Swarm {
     /// A chunk of a content, or all of it, is here since now.
     pub(super) fn news_of(&mut self, now: Time, ix: Ix, chunk: Option<u32>, within: Duration) {
-        if self.peers.links == 0 {
+        if self.peers.links == 0 || !self.gives() {
             return;
         }
         match (chunk, &self.contents.at(ix).kind) {
@@ -170,9 +170,10 @@ impl Swarm {
             .enumerate()
             .filter(|(_, ix)| self.contents.at(**ix).held)
             .map(|(index, _)| index as u32);
-        let contents = Runs::of(held);
+        // Who takes only says that it has nothing, so that nobody waits for it to say so.
+        let contents = if self.gives() { Runs::of(held) } else { Runs::default() };
         let mut items = Vec::new();
-        for ix in &list.contents {
+        for ix in list.contents.iter().filter(|_| self.gives()) {
             let content = self.contents.at(*ix);
             let Kind::Many { chunk_list, .. } = content.kind else {
                 continue;
@@ -204,7 +205,7 @@ impl Swarm {
 
     /// Tells connected peers that want them what this node begins to fetch from the origin.
     pub(super) fn claim(&mut self, items: &[ItemIx], only: Option<NodeId>) {
-        if items.is_empty() {
+        if items.is_empty() || !self.gives() {
             return;
         }
         let nodes: Vec<NodeId> = self

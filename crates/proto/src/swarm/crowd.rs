@@ -207,7 +207,7 @@ impl Swarm {
             _ => content,
         };
         let full = self.peers.links >= self.config.connections_max * 3 / 4;
-        let mut members = vec![self.config.node];
+        let mut members = Vec::new();
         members.extend(
             self.peers
                 .table
@@ -215,12 +215,17 @@ impl Swarm {
                 .filter(|(_, peer)| {
                     (peer.wants.get(file.0) || peer.fetching.get(file.0))
                         && !peer.holds.get(content.0)
+                        && !peer.takes_only
                         && peer.shunned.is_none()
                         && peer.seat_lost_until <= now
                         && is_there(now, peer, full)
                 })
                 .map(|(node, _)| *node),
         );
+        // What this node fetches and does not pass on, somebody else has to fetch again.
+        if self.gives() || members.is_empty() {
+            members.push(self.config.node);
+        }
         members
     }
 

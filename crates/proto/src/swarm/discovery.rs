@@ -254,7 +254,7 @@ impl Swarm {
             sender: self.config.node,
             boot: self.config.boot,
             seq,
-            port: self.config.port,
+            port: if self.gives() { self.config.port } else { 0 },
         }
     }
 
@@ -448,6 +448,8 @@ impl Swarm {
             return;
         };
         peer.heard = now;
+        let takes_only = header.port == 0;
+        let changed = std::mem::replace(&mut peer.takes_only, takes_only) != takes_only;
         if peer.is_up() {
             // A connection has proven where it is; a datagram only says so.
         } else if header.port != 0 {
@@ -455,6 +457,9 @@ impl Swarm {
             let mut address = from;
             address.set_port(header.port);
             peer.learn_address(address);
+        }
+        if changed {
+            self.members_changed(now);
         }
         let room = if self.peers.is_proven(now, from.ip()) {
             (DATAGRAM_BYTES_MAX, ANSWER_DATAGRAMS_MAX)
@@ -543,7 +548,8 @@ impl Swarm {
                 news |= peer.wants.set(ix.0);
             }
         }
-        let silent = !answers(request.asking.number, node, self.config.node, request.asking.threshold);
+        let silent = self.config.serving_max == 0
+            || !answers(request.asking.number, node, self.config.node, request.asking.threshold);
         let empty = !answer.list_held && !answer.list_lacked && answer.held.is_empty() && answer.fetching.is_empty();
         let say = !silent && !empty && peer.answer_once(request.asking.number, request.asking.part);
         if news {
@@ -596,7 +602,8 @@ impl Swarm {
                 news |= peer.wants.set(ix.0);
             }
         }
-        let silent = !answers(request.asking.number, node, self.config.node, request.asking.threshold);
+        let silent = self.config.serving_max == 0
+            || !answers(request.asking.number, node, self.config.node, request.asking.threshold);
         // Its parts are numbered apart from those of the request about the list.
         let any = !held.is_empty() || !fetching.is_empty();
         let say = any && !silent && peer.answer_once(request.asking.number, request.asking.part | 0x80);

@@ -168,6 +168,7 @@ impl Swarm {
             Input::Progress { transfer, bytes } => self.handle_progress(now, transfer, bytes),
             Input::TransferEnded { transfer, end } => self.handle_transfer_ended(now, transfer, end),
             Input::Served { peer, stream, .. } => self.handle_served(now, peer, stream),
+            Input::ServingMax(max) => self.handle_serving_max(now, max),
             Input::Wake => {}
         }
         self.go_on(now, plan);

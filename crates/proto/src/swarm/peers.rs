@@ -46,6 +46,8 @@ pub(super) struct Peer {
     pub(super) follows: BTreeSet<Digest>,
     /// It said on this connection what it holds or is fetching.
     pub(super) synced: bool,
+    /// It takes and does not give: nothing is its share.
+    pub(super) takes_only: bool,
     /// When it was first heard to want what we want.
     pub(super) wanting_since: Option<Time>,
 
@@ -107,6 +109,7 @@ impl Peer {
             partial: BTreeMap::new(),
             follows: BTreeSet::new(),
             synced: false,
+            takes_only: false,
             wanting_since: None,
             shunned: None,
             rest_until: Time::ZERO,

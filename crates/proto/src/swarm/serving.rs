@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use potluck_model::{NodeId, Time};
+use potluck_model::{Digest, NodeId, Time};
 
 use super::Swarm;
 use super::items::State;
@@ -60,6 +60,30 @@ impl Serving {
 }
 
 impl Swarm {
+    /// Whether this node gives what it has to others.
+    pub(super) const fn gives(&self) -> bool {
+        self.config.serving_max > 0
+    }
+
+    pub(super) fn handle_serving_max(&mut self, now: Time, max: usize) {
+        let gave = std::mem::replace(&mut self.config.serving_max, max) > 0;
+        self.serving.look = true;
+        if gave == self.gives() {
+            return;
+        }
+        self.members_changed(now);
+        if self.gives() {
+            let follows: Vec<(NodeId, Digest)> = self
+                .peers
+                .up()
+                .flat_map(|(node, peer)| peer.follows.iter().map(move |list| (node, *list)))
+                .collect();
+            for (node, list) in follows {
+                self.tell_all(now, node, &list);
+            }
+        }
+    }
+
     pub(super) fn handle_get(&mut self, now: Time, node: NodeId, stream: u32, wants: Vec<Want>) {
         let twice = self.serving.active.contains(&(node, stream))
             || self
@@ -69,6 +93,10 @@ impl Swarm {
                 .any(|waiting| (waiting.peer, waiting.stream) == (node, stream));
         if wants.is_empty() || wants.len() > WANTS_MAX || twice {
             self.at_fault(now, node, "asked in a way that the protocol does not allow");
+            return;
+        }
+        if !self.gives() {
+            self.decline_missing(node, stream, wants.len());
             return;
         }
         let outstanding = self.serving.of_peer.get(&node).copied().unwrap_or(0);
