@@ -1,6 +1,7 @@
 //! Runs one scenario and prints what came of it.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,17 +54,15 @@ fn main() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for check in [Check::EveryFile, Check::BytesAdd] {
         if let Err(broken) = world.check(check) {
-            text.push_str(&format!(
-                "broken            {broken}\nreplay            {}\n",
-                setup.command()
-            ));
+            let command = setup.command();
+            let _ = writeln!(text, "broken            {broken}\nreplay            {command}");
             code = ExitCode::FAILURE;
         }
     }
     if let Some(path) = arguments.trace
         && let Err(error) = std::fs::write(&path, world.trace.lines())
     {
-        text.push_str(&format!("cannot write the trace to {}: {error}\n", path.display()));
+        let _ = writeln!(text, "cannot write the trace to {}: {error}", path.display());
         code = ExitCode::FAILURE;
     }
     // Nobody may be reading any more.
