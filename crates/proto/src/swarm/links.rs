@@ -139,6 +139,7 @@ impl Swarm {
         peer.link = Link::None;
         peer.follows.clear();
         peer.partial.clear();
+        peer.claimed.clear();
         peer.claims = 0;
         peer.synced = false;
         peer.dial_after = peer

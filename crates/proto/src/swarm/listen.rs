@@ -219,37 +219,60 @@ impl Swarm {
             let Some(ix) = self.contents.find(&claim.content) else {
                 continue;
             };
-            let items: Vec<ItemIx> = claim
-                .chunks
-                .0
-                .iter()
-                .flat_map(|(first, count)| self.items.overlapping(ix, *first, *count).to_vec())
-                .collect();
-            for item in items {
-                let entry = self.items.at_mut(item);
-                if entry.state == State::Done || entry.lost.contains(&node) {
-                    continue;
-                }
-                // Of several, the one that ranks highest keeps it: the others give up when they hear of it.
-                let part = |node| rank(&claim.content, entry.first, node);
-                let before = entry.claim.map(|(other, _)| other);
-                if before.is_some_and(|other| part(other) >= part(node)) {
-                    continue;
-                }
-                entry.claim = Some((node, now));
-                if let Some(other) = before.and_then(|other| self.peers.table.get_mut(&other)) {
-                    other.claims = other.claims.saturating_sub(1);
-                }
-                if let Some(peer) = self.peers.table.get_mut(&node) {
-                    peer.claims += 1;
-                }
+            let Some(peer) = self.peers.table.get_mut(&node) else {
+                return;
+            };
+            peer.fetching.set(ix.0);
+            let parts_unknown = matches!(self.contents.at(ix).kind, Kind::Many { chunks: None, .. });
+            if parts_unknown && peer.claimed.len() < PARTIALS_MAX {
+                peer.claimed.insert(ix, claim.chunks.clone());
             }
-            if let Some(peer) = self.peers.table.get_mut(&node) {
-                peer.fetching.set(ix.0);
-            }
+            self.take_claim(now, node, ix, &claim.chunks);
         }
         self.yield_shares(now);
         self.synced(now, node);
+    }
+
+    /// A peer says that it is fetching parts of a content.
+    fn take_claim(&mut self, now: Time, node: NodeId, ix: Ix, chunks: &Runs) {
+        let digest = self.contents.at(ix).digest;
+        let items: Vec<ItemIx> = chunks
+            .0
+            .iter()
+            .flat_map(|(first, count)| self.items.overlapping(ix, *first, *count).to_vec())
+            .collect();
+        for item in items {
+            let entry = self.items.at_mut(item);
+            if entry.state == State::Done || entry.lost.contains(&node) {
+                continue;
+            }
+            // Of several, the one that ranks highest keeps it: the others give up when they hear of it.
+            let part = |node| rank(&digest, entry.first, node);
+            let before = entry.claim.map(|(other, _)| other);
+            if before.is_some_and(|other| part(other) >= part(node)) {
+                continue;
+            }
+            entry.claim = Some((node, now));
+            if let Some(other) = before.and_then(|other| self.peers.table.get_mut(&other)) {
+                other.claims = other.claims.saturating_sub(1);
+            }
+            if let Some(peer) = self.peers.table.get_mut(&node) {
+                peer.claims += 1;
+            }
+        }
+    }
+
+    /// The parts of a content are known now: so is what peers said that they are fetching of it.
+    pub(super) fn take_early_claims(&mut self, now: Time, ix: Ix) {
+        let claims: Vec<(NodeId, Runs)> = self
+            .peers
+            .table
+            .iter_mut()
+            .filter_map(|(node, peer)| Some((*node, peer.claimed.remove(&ix)?)))
+            .collect();
+        for (node, chunks) in claims {
+            self.take_claim(now, node, ix, &chunks);
+        }
     }
 
     /// Counts anew how many peers an idle item can be had from.

@@ -307,6 +307,7 @@ impl Swarm {
         let lacking: Vec<Ix> = needed.into_iter().filter(|ix| !self.contents.at(*ix).held).collect();
         designated.lacking = lacking.len();
         designated.complete = false;
+        self.drop_finished();
         self.cancel_all();
         self.items.clear();
         // What peers said while the list was not known here.
@@ -417,6 +418,7 @@ impl Swarm {
             self.content_whole(now, ix);
         } else if wanted {
             self.want_content(ix);
+            self.take_early_claims(now, ix);
             self.origin.scan_now(now);
             self.peers_changed();
         }

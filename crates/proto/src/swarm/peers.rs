@@ -9,6 +9,7 @@ use potluck_model::{Digest, NodeId, Time};
 use super::contents::Ix;
 use super::meter::Meter;
 use crate::bits::Bits;
+use crate::message::Runs;
 
 /// The most addresses that are kept of a peer.
 const ADDRESSES_MAX: usize = 8;
@@ -42,6 +43,8 @@ pub(super) struct Peer {
     pub(super) wants_all_of: Option<Digest>,
     /// Chunks that it holds of contents that it does not hold whole.
     pub(super) partial: BTreeMap<Ix, Bits>,
+    /// Chunks that it says it is fetching from the origin, of contents whose chunk list is not here yet.
+    pub(super) claimed: BTreeMap<Ix, Runs>,
     /// Lists about which it wants to be told.
     pub(super) follows: BTreeSet<Digest>,
     /// It said on this connection what it holds or is fetching.
@@ -107,6 +110,7 @@ impl Peer {
             wants: Bits::default(),
             wants_all_of: None,
             partial: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             follows: BTreeSet::new(),
             synced: false,
             takes_only: false,
@@ -165,6 +169,7 @@ impl Peer {
         self.fetching.clear(ix.0);
         self.wants.clear(ix.0);
         self.partial.remove(&ix);
+        self.claimed.remove(&ix);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::random::mix;
 /// About how many bytes one transfer asks for.
 const BUNDLE_BYTES: u64 = 1 << 20;
 /// From an origin that is fast and not shared, at most.
-const BUNDLE_BYTES_MAX: u64 = 8 << 20;
+const BUNDLE_BYTES_MAX: u64 = 4 << 20;
 /// Transfers from the origin at a time, of all members of a crowd together: they share one uplink, and what is under way
 /// at many members at once comes slowly to each.
 const CROWD_TRANSFERS: usize = 16;
@@ -205,7 +205,7 @@ impl Swarm {
             self.origin.scan_at = Some(self.origin.backoff_until);
             return;
         }
-        let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 2);
+        let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 4);
         let mut next: Option<Time> = None;
         let mut bundle = Bundle::default();
         let arriving = self.arriving(now);

@@ -370,6 +370,24 @@ impl Swarm {
         }
     }
 
+    /// Takes those out of the books that delivered everything and have only to say so.
+    pub(super) fn drop_finished(&mut self) {
+        let finished: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, transfer)| {
+                transfer
+                    .items
+                    .iter()
+                    .all(|item| self.items.at(*item).state == State::Done)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in finished {
+            self.take_transfer(Time::ZERO, id);
+        }
+    }
+
     pub(super) fn cancel_all(&mut self) {
         let now = Time::ZERO;
         for id in self.transfers.keys().copied().collect::<Vec<_>>() {
