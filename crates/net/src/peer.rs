@@ -19,7 +19,7 @@ use potluck_proto::frame::{DATA_HEADER_BYTES, Frame};
 use potluck_proto::message::FRAME_BYTES_MAX;
 use potluck_proto::{DataHeader, Message, WireError, frame};
 
-pub use endpoint::{Endpoint, Incoming, Local};
+pub use endpoint::{Endpoint, Gate, Incoming, Local};
 pub use fault::PeerFault;
 pub use port::{OpenError, PEER_PORT, PeerPort};
 pub use sender::PeerSender;

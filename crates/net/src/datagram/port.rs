@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket as StdUdpSocket};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
@@ -35,6 +35,8 @@ pub struct DatagramPort {
     sending_multicast: Mutex<()>,
     /// Which socket is looked at first: each in turn, so that none starves the others.
     turn: AtomicUsize,
+    /// Whether anything is sent, received or joined.
+    open: AtomicBool,
     unopened: AtomicU64,
 }
 
@@ -54,7 +56,12 @@ struct Group {
 
 impl DatagramPort {
     /// Over sockets that `unicast_socket` made. To be called within a runtime.
-    pub(crate) fn new(unicast: Vec<StdUdpSocket>, bind: Option<IpAddr>, sealer: Sealer) -> io::Result<Self> {
+    pub(crate) fn new(
+        unicast: Vec<StdUdpSocket>,
+        bind: Option<IpAddr>,
+        sealer: Sealer,
+        open: bool,
+    ) -> io::Result<Self> {
         let unicast = unicast
             .into_iter()
             .map(|socket| {
@@ -71,6 +78,7 @@ impl DatagramPort {
             path_ids: Mutex::default(),
             sending_multicast: Mutex::default(),
             turn: AtomicUsize::new(0),
+            open: AtomicBool::new(open),
             unopened: AtomicU64::new(0),
         };
         port.refresh();
@@ -80,6 +88,17 @@ impl DatagramPort {
     /// The multicast paths there are now.
     pub fn paths(&self) -> Vec<Path> {
         self.groups().iter().map(|group| group.path.clone()).collect()
+    }
+
+    /// While it is closed, it belongs to no group, sends nothing, and drops what it receives.
+    pub fn set_open(&self, open: bool) {
+        if self.open.swap(open, Ordering::Relaxed) != open {
+            self.refresh();
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The keys, to be replaced at run time.
@@ -97,7 +116,12 @@ impl DatagramPort {
     pub fn refresh(&self) {
         let old = self.groups();
         let mut groups = Vec::new();
-        for interface in interfaces(self.bind) {
+        let interfaces = if self.is_open() {
+            interfaces(self.bind)
+        } else {
+            Vec::new()
+        };
+        for interface in interfaces {
             for (there, v4) in [(interface.v4.is_some(), true), (interface.v6, false)] {
                 if !there || self.unicast_of(v4).is_none() {
                     continue;
@@ -132,6 +156,9 @@ impl DatagramPort {
 
     /// Seals and sends a datagram to an address. It may be lost, as all datagrams; an error says that it was not even sent.
     pub fn send_to(&self, to: SocketAddr, plaintext: &[u8]) -> io::Result<()> {
+        if !self.is_open() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let socket = self.unicast_of(to.is_ipv4()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let sealed = self.seal(plaintext)?;
         // Past the runtime: what does not fit the socket's buffer is dropped, not waited for.
@@ -175,6 +202,7 @@ impl DatagramPort {
                 () = changed => continue,
             };
             match received {
+                Ok(_) if !self.is_open() => {}
                 Ok((from, multicast, len)) => match self.sealer.open(&buffer[..len]) {
                     Some(plaintext) => return (from, multicast, plaintext),
                     None => {

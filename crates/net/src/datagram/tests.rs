@@ -19,7 +19,7 @@ fn port(ip: &str, byte: u8) -> (DatagramPort, SocketAddr) {
     let ip: IpAddr = ip.parse().unwrap();
     let socket = unicast_socket((ip, 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
-    let port = DatagramPort::new(vec![socket], Some(ip), Sealer::new(&[key(byte)])).unwrap();
+    let port = DatagramPort::new(vec![socket], Some(ip), Sealer::new(&[key(byte)]), true).unwrap();
     (port, address)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::port::listener;
 use super::{PeerConnection, PeerFault, handshake};
 use crate::socket;
 use crate::tls::{self, Identity, TlsError};
@@ -27,6 +29,8 @@ const HANDSHAKES_MAX: usize = 64;
 const HANDSHAKES_PER_IP_MAX: usize = 16;
 /// Connections that are up and wait to be taken.
 const WAITING_MAX: usize = 16;
+/// How long to wait before a listener is tried again that could not be opened: at first, at most.
+const REOPEN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// After a failure to accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,13 +62,20 @@ struct Shared {
     bind: Option<IpAddr>,
     port: u16,
     prepared: RwLock<Arc<Prepared>>,
+    /// Whether peers are dialled and listened to.
+    open: AtomicBool,
 }
 
 impl Endpoint {
     pub(super) fn new(bind: Option<IpAddr>, port: u16, local: &Local) -> Result<Self, TlsError> {
         let prepared = RwLock::new(Arc::new(prepare(local, port)?));
         Ok(Self {
-            shared: Arc::new(Shared { bind, port, prepared }),
+            shared: Arc::new(Shared {
+                bind,
+                port,
+                prepared,
+                open: AtomicBool::new(true),
+            }),
         })
     }
 
@@ -87,6 +98,12 @@ impl Endpoint {
             let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             texts.join(", ")
         };
+        if !self.shared.open.load(Ordering::Relaxed) {
+            return Err(PeerFault::Unreachable {
+                address: all(),
+                source: io::Error::other("peers are left alone on this network"),
+            });
+        }
         let dialled = tokio::time::timeout(DIAL_MAX, socket::dial(addresses, self.shared.bind)).await;
         let unreachable = |source| PeerFault::Unreachable { address: all(), source };
         let tcp = dialled
@@ -136,40 +153,117 @@ async fn within(
 /// Peers that dial this node. Dropping it ends the listening.
 pub struct Incoming {
     connections: mpsc::Receiver<PeerConnection>,
-    /// Ends its tasks when dropped.
-    _listening: JoinSet<()>,
+    gate: Gate,
+}
+
+/// Opens and closes the peer port for connections, from this node and to it; those that are up stay. Clones share it.
+#[derive(Clone)]
+pub struct Gate(Arc<Listening>);
+
+struct Listening {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    limits: Limits,
+    sender: mpsc::Sender<PeerConnection>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Gate {
+    /// Whether peers may connect.
+    pub fn is_open(&self) -> bool {
+        self.0.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Listens again, and dials. To be called within a runtime.
+    pub fn open(&self) {
+        if !self.0.shared.open.swap(true, Ordering::Relaxed) {
+            self.listen(self.0.addresses.iter().map(|address| (*address, None)));
+        }
+    }
+
+    /// Nobody can connect any more: there is no listener.
+    pub fn close(&self) {
+        self.0.shared.open.store(false, Ordering::Relaxed);
+        self.stop_listening();
+    }
+
+    fn stop_listening(&self) {
+        *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner) = JoinSet::new();
+    }
+
+    fn listen(&self, listeners: impl Iterator<Item = (SocketAddr, Option<TcpListener>)>) {
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, listener) in listeners {
+            let (shared, limits, sender) = (self.0.shared.clone(), self.0.limits.clone(), self.0.sender.clone());
+            tasks.spawn(async move {
+                let listener = match listener {
+                    Some(listener) => listener,
+                    None => reopen(address).await,
+                };
+                accept(listener, shared, limits, sender).await;
+            });
+        }
+    }
+}
+
+/// The port was this node's before: whoever has it now is waited for.
+async fn reopen(address: SocketAddr) -> TcpListener {
+    let mut pause = REOPEN.0;
+    loop {
+        match listener(address).and_then(TcpListener::from_std) {
+            Ok(listener) => return listener,
+            Err(error) => tracing::debug!(%address, %error, "cannot listen for peers again yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REOPEN.1);
+    }
 }
 
 impl Incoming {
-    pub(super) fn new(endpoint: &Endpoint, listeners: Vec<StdTcpListener>) -> io::Result<Self> {
+    /// Without listeners the gate is closed.
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        addresses: Vec<SocketAddr>,
+        listeners: Vec<StdTcpListener>,
+    ) -> io::Result<Self> {
         let (sender, connections) = mpsc::channel(WAITING_MAX);
-        let limits = Limits {
-            all: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-            by_ip: Arc::default(),
-        };
-        let mut listening = JoinSet::new();
-        for listener in listeners {
-            let listener = TcpListener::from_std(listener)?;
-            listening.spawn(accept(
-                listener,
-                endpoint.shared.clone(),
-                limits.clone(),
-                sender.clone(),
-            ));
-        }
-        Ok(Self {
-            connections,
-            _listening: listening,
-        })
+        let listeners = listeners
+            .into_iter()
+            .map(|listener| Ok((listener.local_addr()?, Some(TcpListener::from_std(listener)?))))
+            .collect::<io::Result<Vec<_>>>()?;
+        endpoint.shared.open.store(!listeners.is_empty(), Ordering::Relaxed);
+        let gate = Gate(Arc::new(Listening {
+            shared: endpoint.shared.clone(),
+            addresses,
+            limits: Limits {
+                all: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+                by_ip: Arc::default(),
+            },
+            sender,
+            tasks: Mutex::new(JoinSet::new()),
+        }));
+        gate.listen(listeners.into_iter());
+        Ok(Self { connections, gate })
+    }
+
+    /// Opens and closes the port.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
     }
 
     /// The next peer that dialled and has proven itself. Safe to cancel.
     pub async fn next(&mut self) -> PeerConnection {
         match self.connections.recv().await {
             Some(connection) => connection,
-            // The listening tasks end only with this.
+            // The gate holds a sender.
             None => std::future::pending().await,
         }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.gate.stop_listening();
     }
 }
 

@@ -20,6 +20,8 @@ const BACKLOG: i32 = 128;
 pub struct PeerPort {
     bind: Option<IpAddr>,
     port: u16,
+    /// Of the listeners.
+    addresses: Vec<SocketAddr>,
     listeners: Vec<TcpListener>,
     datagrams: Vec<UdpSocket>,
 }
@@ -43,11 +45,19 @@ impl PeerPort {
         self.port
     }
 
+    /// Nobody can connect, nothing is dialled and no datagram goes out until the gate and the datagram port are opened.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        self.listeners.clear();
+        self
+    }
+
     /// Starts to listen, as the node that `local` says. To be called within a runtime.
     pub fn open(self, local: &Local, sealer: Sealer) -> Result<(Endpoint, Incoming, DatagramPort), OpenError> {
-        let datagrams = DatagramPort::new(self.datagrams, self.bind, sealer)?;
+        let open = !self.listeners.is_empty();
+        let datagrams = DatagramPort::new(self.datagrams, self.bind, sealer, open)?;
         let endpoint = Endpoint::new(self.bind, self.port, local)?;
-        let incoming = Incoming::new(&endpoint, self.listeners)?;
+        let incoming = Incoming::new(&endpoint, self.addresses, self.listeners)?;
         Ok((endpoint, incoming, datagrams))
     }
 
@@ -57,6 +67,7 @@ impl PeerPort {
         let mut bound = Self {
             bind: ip,
             port,
+            addresses: Vec::new(),
             listeners: Vec::new(),
             datagrams: Vec::new(),
         };
@@ -81,6 +92,7 @@ impl PeerPort {
         let port = listener.local_addr()?.port();
         let datagrams = unicast_socket(SocketAddr::new(ip, port))?;
         self.port = port;
+        self.addresses.push(SocketAddr::new(ip, port));
         self.listeners.push(listener);
         self.datagrams.push(datagrams);
         Ok(())
@@ -99,7 +111,8 @@ pub enum OpenError {
     Identity(#[from] TlsError),
 }
 
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listener at a port that nobody else listens at.
+pub(super) fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -483,3 +483,48 @@ async fn a_port_without_a_bound_address_is_reached_over_both_families() {
     let v6: SocketAddr = (std::net::Ipv6Addr::LOCALHOST, number).into();
     assert!(TcpStream::connect(v6).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_closed_port_takes_no_connection_dials_none_and_joins_no_group_until_it_is_opened() {
+    let ca = TestCa::new();
+    let one = node(&ca, 1, &[AUDIENCE]);
+    let local = Local {
+        identity: ca.node(NodeId(2)),
+        audiences: vec![AUDIENCE],
+    };
+    let port = PeerPort::bind(Some("127.0.0.1".parse().unwrap()), 0).unwrap().closed();
+    let address: SocketAddr = ([127, 0, 0, 1], port.port()).into();
+    let (endpoint, mut incoming, datagrams) = port.open(&local, Sealer::default()).unwrap();
+    let gate = incoming.gate();
+    assert!(!gate.is_open());
+    assert!(TcpStream::connect(address).await.is_err());
+    assert!(matches!(
+        endpoint.connect(one.id, &[one.address]).await,
+        Err(PeerFault::Unreachable { .. })
+    ));
+    assert!(datagrams.paths().is_empty());
+    assert!(datagrams.send_to(one.address, b"x").is_err());
+
+    gate.open();
+    datagrams.set_open(true);
+    // It listens again once its task has run.
+    let theirs = soon(async {
+        while one.endpoint.connect(NodeId(2), &[address]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        incoming.next().await
+    })
+    .await;
+    assert_eq!(theirs.peer, one.id);
+    assert!(soon(endpoint.connect(one.id, &[one.address])).await.is_ok());
+
+    gate.close();
+    datagrams.set_open(false);
+    assert!(datagrams.paths().is_empty());
+    soon(async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
