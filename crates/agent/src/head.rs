@@ -62,6 +62,7 @@ impl HeadTask {
     async fn network_changed(&self, change: Change) -> Cause {
         // Connections over the old network are of no use, even if nothing has said so yet.
         self.client.reset();
+        self.outbox.hurry();
         drop(self.events.send(Event::NetworkChanged).await);
         let cause = match change {
             Change::LinkUp => Cause::LinkUp,
@@ -137,7 +138,11 @@ pub(crate) async fn report(client: Client, outbox: Outbox) {
             continue;
         }
         let report = Events { events };
-        match client.events(&report).await {
+        let sent = tokio::select! {
+            sent = client.events(&report) => sent,
+            () = outbox.hurried() => continue,
+        };
+        match sent {
             Ok(()) => {
                 outbox.acknowledge(&report.events);
                 back_off = BACK_OFF.0;

@@ -16,6 +16,7 @@ mod origin;
 mod outage;
 mod outbox;
 mod peers;
+mod progress;
 mod room;
 mod serving;
 mod shapes;

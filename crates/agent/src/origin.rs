@@ -6,11 +6,9 @@ use potluck_proto::{TransferEnd, TransferId};
 use tokio::sync::mpsc;
 
 use crate::driver::Event;
+use crate::progress::Progress;
 use crate::shapes::Part;
 use crate::writer::Write;
-
-/// Bytes after which progress is told.
-const PROGRESS_BYTES: u64 = 128 << 10;
 
 /// Fetches `parts` in one request; the end is told through the writer, behind the last chunk.
 pub(crate) async fn fetch(
@@ -44,17 +42,12 @@ async fn receive(
     let mut answer = client.open_chunks(&digests).await?;
     let max_len = |index: usize| parts[index].bytes;
     let mut missing = Vec::new();
-    let mut progress = 0;
+    let mut progress = Progress::default();
     while let Some(event) = answer.next(&max_len).await? {
         match event {
             ChunkEvent::Progress(bytes) => {
-                progress += bytes;
-                if progress >= PROGRESS_BYTES {
-                    let event = Event::Progress {
-                        transfer,
-                        bytes: std::mem::take(&mut progress),
-                    };
-                    drop(events.send(event).await);
+                if let Some(bytes) = progress.add(bytes) {
+                    drop(events.send(Event::Progress { transfer, bytes }).await);
                 }
             }
             ChunkEvent::Chunk(index, bytes) => {

@@ -23,6 +23,7 @@ pub(crate) struct Outbox {
     inner: Arc<Mutex<Inner>>,
     changed: Arc<Notify>,
     acknowledged: Arc<Notify>,
+    hurried: Arc<Notify>,
 }
 
 struct Inner {
@@ -34,6 +35,8 @@ struct Inner {
     path: PathBuf,
     /// None if the file cannot be written: events are still reported from memory.
     file: Option<BufWriter<File>>,
+    /// That was told.
+    told: bool,
 }
 
 impl Outbox {
@@ -57,12 +60,14 @@ impl Outbox {
             acknowledged_in_file: 0,
             path,
             file: None,
+            told: false,
         };
         inner.rewrite();
         Self {
             inner: Arc::new(Mutex::new(inner)),
             changed: Arc::default(),
             acknowledged: Arc::default(),
+            hurried: Arc::default(),
         }
     }
 
@@ -127,6 +132,16 @@ impl Outbox {
         self.acknowledged.notified().await;
     }
 
+    /// What is on its way may never get there, since the network changed: it is to be sent again at once.
+    pub(crate) fn hurry(&self) {
+        self.hurried.notify_one();
+    }
+
+    /// Waits until it is to be sent again.
+    pub(crate) async fn hurried(&self) {
+        self.hurried.notified().await;
+    }
+
     /// Events that had to be dropped since the last call.
     pub(crate) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.lock().dropped)
@@ -153,8 +168,15 @@ impl Inner {
         let mut line = serde_json::to_vec(event).expect("an event is plain data");
         line.push(b'\n');
         if let Err(error) = file.write_all(&line) {
+            self.cannot_write(&error);
+        }
+    }
+
+    /// Goes on without the file, and says so once.
+    fn cannot_write(&mut self, error: &std::io::Error) {
+        self.file = None;
+        if !std::mem::replace(&mut self.told, true) {
             tracing::warn!(path = %self.path.display(), %error, "cannot keep events on disk; they are reported from memory");
-            self.file = None;
         }
     }
 
@@ -178,11 +200,8 @@ impl Inner {
             Ok(file)
         };
         match write() {
-            Ok(file) => (self.file, self.acknowledged_in_file) = (Some(file), 0),
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot keep events on disk; they are reported from memory");
-                self.file = None;
-            }
+            Ok(file) => (self.file, self.acknowledged_in_file, self.told) = (Some(file), 0, false),
+            Err(error) => self.cannot_write(&error),
         }
     }
 }

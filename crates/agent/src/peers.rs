@@ -17,13 +17,12 @@ use tokio::time::Instant;
 
 use crate::driver::Event;
 use crate::inbox::Inbox;
+use crate::progress::Progress;
 use crate::shapes::Part;
 use crate::writer::Write;
 
 /// A connection older than this gives way to a newer one, whoever dialled: the other end may have restarted.
 const COLLISION: Duration = Duration::from_secs(5);
-/// Bytes after which progress is told.
-const PROGRESS_BYTES: u64 = 128 << 10;
 
 /// What arrives on a connection, by stream.
 type Inboxes = Arc<Mutex<BTreeMap<u32, (TransferId, Inbox)>>>;
@@ -264,7 +263,7 @@ struct Reader {
 
 impl Reader {
     async fn run(self, mut receiver: PeerReceiver) {
-        let mut progress: BTreeMap<TransferId, u64> = BTreeMap::new();
+        let mut progress: BTreeMap<TransferId, Progress> = BTreeMap::new();
         let fault = loop {
             match receiver.recv().await {
                 Ok(Received::Data(header, bytes)) => {
@@ -299,7 +298,7 @@ impl Reader {
         &self,
         header: &DataHeader,
         bytes: Bytes,
-        progress: &mut BTreeMap<TransferId, u64>,
+        progress: &mut BTreeMap<TransferId, Progress>,
     ) -> Result<(), String> {
         let len = bytes.len() as u64;
         let (transfer, whole) = {
@@ -313,16 +312,13 @@ impl Reader {
         for (part, bytes) in whole {
             drop(self.writer.send(Write::Chunk { transfer, part, bytes }).await);
         }
-        let so_far = progress.entry(transfer).or_default();
-        *so_far += len;
-        if *so_far >= PROGRESS_BYTES {
-            let bytes = std::mem::take(so_far);
+        if let Some(bytes) = progress.entry(transfer).or_default().add(len) {
             drop(self.events.send(Event::Progress { transfer, bytes }).await);
         }
         Ok(())
     }
 
-    async fn end(&self, stream: u32, end: End, progress: &mut BTreeMap<TransferId, u64>) {
+    async fn end(&self, stream: u32, end: End, progress: &mut BTreeMap<TransferId, Progress>) {
         let Some((transfer, mut inbox)) = lock(&self.inboxes).remove(&stream) else {
             return;
         };

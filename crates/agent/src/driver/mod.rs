@@ -40,6 +40,8 @@ use disk::Disk;
 use heal::Findings;
 use run::Retry;
 
+/// A transfer from the server of which nothing came for so long after the network changed is given up.
+const DOUBT: Duration = Duration::from_secs(3);
 /// How long `--once` waits for the server to take the last events.
 const LAST_REPORT: Duration = Duration::from_secs(10);
 
@@ -134,6 +136,8 @@ struct Transfer {
     why: Why,
     /// Bytes obtained: runs `(offset, len)` of each content.
     runs: BTreeMap<Digest, Vec<(u64, u64)>>,
+    /// When the last of them came.
+    heard: Instant,
     /// Ends a transfer from the origin.
     abort: Option<AbortHandle>,
 }
@@ -201,6 +205,8 @@ pub(crate) struct Driver {
     /// Contents of which it was told that they are damaged.
     damage_told: BTreeSet<Digest>,
     disk: Disk,
+    /// When links or addresses last changed, until it is known what that did to transfers.
+    network_changed: Option<Instant>,
     /// It was told that the clock is off.
     clock_told: bool,
     finish_by: Option<Instant>,
@@ -239,6 +245,7 @@ impl Driver {
             heals: 0,
             damage_told: BTreeSet::new(),
             disk: Disk::default(),
+            network_changed: None,
             clock_told: false,
             finish_by: None,
             give_up: None,
@@ -281,10 +288,18 @@ impl Driver {
 
     fn next_wake(&self) -> Option<Instant> {
         let core = self.swarm.deadline().map(|at| self.start + Duration::from_micros(at.0));
-        [core, self.disk.wake_at(), self.retry.at, self.finish_by, self.give_up]
-            .into_iter()
-            .flatten()
-            .min()
+        let doubt = self.network_changed.map(|at| at + DOUBT);
+        [
+            core,
+            doubt,
+            self.disk.wake_at(),
+            self.retry.at,
+            self.finish_by,
+            self.give_up,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn wake(&mut self) {
@@ -293,6 +308,7 @@ impl Driver {
         }
         self.look_for_room();
         self.retry_run();
+        self.end_what_the_network_cut();
         self.input(Input::Wake);
     }
 
@@ -323,6 +339,7 @@ impl Driver {
             Event::NetworkChanged => {
                 self.tools.datagrams.refresh();
                 self.input(Input::Paths(self.tools.datagrams.paths()));
+                self.network_changed = Some(Instant::now());
             }
             Event::Datagram { from, multicast, bytes } => {
                 self.input(Input::Datagram {
@@ -358,7 +375,8 @@ impl Driver {
                 }
             }
             Event::Progress { transfer, bytes } => {
-                if self.transfers.contains_key(&transfer) {
+                if let Some(running) = self.transfers.get_mut(&transfer) {
+                    running.heard = Instant::now();
                     self.input(Input::Progress { transfer, bytes });
                 }
             }
@@ -394,6 +412,23 @@ impl Driver {
             Event::Examined { list, findings } => self.handle_examined(list, findings),
             Event::Prepared { content, result } => self.handle_prepared(content, result),
             Event::Executed { list, result, failures } => self.handle_executed(list, result, &failures),
+        }
+    }
+
+    /// Some time after the network changed: what has come to nothing since then is asked for again over new connections.
+    fn end_what_the_network_cut(&mut self) {
+        let Some(changed) = self.network_changed.take_if(|at| at.elapsed() >= DOUBT) else {
+            return;
+        };
+        let cut = self
+            .transfers
+            .iter()
+            .filter(|(_, transfer)| transfer.source == Source::Origin && transfer.heard < changed);
+        for transfer in cut.map(|(transfer, _)| *transfer).collect::<Vec<_>>() {
+            self.end_transfer(
+                transfer,
+                TransferEnd::Failed("nothing came since the network changed".into()),
+            );
         }
     }
 
@@ -462,6 +497,7 @@ impl Driver {
             source,
             why,
             runs: BTreeMap::new(),
+            heard: Instant::now(),
             abort: None,
         };
         let parts = self.shapes.parts(&wants);
