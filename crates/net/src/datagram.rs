@@ -9,7 +9,7 @@ mod seal;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub use port::DatagramPort;
+pub use port::{DatagramPort, To};
 pub(crate) use port::unicast_socket;
 pub use seal::{SEALED_BYTES_MAX, SEALING_BYTES, SealKey, Sealer};
 

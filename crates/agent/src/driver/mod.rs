@@ -18,6 +18,7 @@ use potluck_model::assignment::AssignedRelease;
 use potluck_model::chunk_list::ChunkList;
 use potluck_model::trace::{Cause, Recap, Source, What, Why};
 use potluck_model::{Digest, NodeId, Time};
+use potluck_net::datagram::To;
 use potluck_proto::{Action, Config, Input, Message, Swarm, TransferEnd, TransferId, Want};
 use potluck_store::{Store, StoreError};
 use tokio::sync::mpsc;
@@ -456,10 +457,11 @@ impl Driver {
     // What the core wants.
 
     fn act(&mut self) {
+        let mut datagrams = Vec::new();
         while let Some(action) = self.swarm.poll() {
             match action {
-                Action::Datagram { to, bytes } => note_unsent(self.tools.datagrams.send_to(to, &bytes)),
-                Action::Multicast { path, bytes } => note_unsent(self.tools.datagrams.send_multicast(path, &bytes)),
+                Action::Datagram { to, bytes } => datagrams.push((To::Address(to), bytes)),
+                Action::Multicast { path, bytes } => datagrams.push((To::Group(path), bytes)),
                 Action::Connect { peer, addresses } => self.tools.peers.connect(peer, addresses),
                 Action::Disconnect { peer } => {
                     if let Some(transfers) = self.tools.peers.close(peer) {
@@ -490,6 +492,7 @@ impl Driver {
                 }
             }
         }
+        self.tools.datagrams.send_all(&datagrams);
     }
 
     fn fetch(&mut self, transfer: TransferId, source: Source, wants: Vec<Want>, why: Why) {
@@ -548,13 +551,6 @@ impl Driver {
             self.tools.peers.send(peer, &Message::End { stream, end });
             self.input(Input::Served { peer, stream, bytes: 0 });
         }
-    }
-}
-
-/// A datagram that cannot be sent is one that was lost; the core asks again.
-fn note_unsent(result: std::io::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "a datagram could not be sent");
     }
 }
 

@@ -23,6 +23,15 @@ use super::{GROUP_V4, GROUP_V6, MULTICAST_PORT, SEALED_BYTES_MAX, Sealer};
 /// Room for the bursts of answers to a request of thousands of nodes; the system may give less.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 
+/// Where a datagram goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To {
+    /// To one address.
+    Address(SocketAddr),
+    /// To the group of a path.
+    Group(PathId),
+}
+
 /// Sends and receives sealed datagrams.
 pub struct DatagramPort {
     unicast: Vec<UdpSocket>,
@@ -154,19 +163,42 @@ impl DatagramPort {
         self.groups_changed.notify_one();
     }
 
+    /// Seals all, and then sends them one right behind the other, so that those who are asked at once hear it at once. What
+    /// cannot be sent is lost, as datagrams are.
+    pub fn send_all(&self, datagrams: &[(To, Vec<u8>)]) {
+        let sealed: Vec<_> = datagrams.iter().map(|(to, plaintext)| (to, self.seal(plaintext))).collect();
+        for (to, sealed) in sealed {
+            if let Err(error) = sealed.and_then(|sealed| self.send_sealed(to, &sealed)) {
+                tracing::debug!(?to, %error, "a datagram could not be sent");
+            }
+        }
+    }
+
     /// Seals and sends a datagram to an address. It may be lost, as all datagrams; an error says that it was not even sent.
     pub fn send_to(&self, to: SocketAddr, plaintext: &[u8]) -> io::Result<()> {
-        if !self.is_open() {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        let socket = self.unicast_of(to.is_ipv4()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let sealed = self.seal(plaintext)?;
-        // Past the runtime: what does not fit the socket's buffer is dropped, not waited for.
-        SockRef::from(socket).send_to(&sealed, &to.into()).map(drop)
+        self.send_sealed(&To::Address(to), &self.seal(plaintext)?)
     }
 
     /// Seals and sends a datagram to the group of a path.
     pub fn send_multicast(&self, path: PathId, plaintext: &[u8]) -> io::Result<()> {
+        self.send_sealed(&To::Group(path), &self.seal(plaintext)?)
+    }
+
+    fn send_sealed(&self, to: &To, sealed: &[u8]) -> io::Result<()> {
+        if !self.is_open() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        match to {
+            To::Address(to) => {
+                let socket = self.unicast_of(to.is_ipv4()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+                // Past the runtime: what does not fit the socket's buffer is dropped, not waited for.
+                SockRef::from(socket).send_to(sealed, &(*to).into()).map(drop)
+            }
+            To::Group(path) => self.send_to_group(*path, sealed),
+        }
+    }
+
+    fn send_to_group(&self, path: PathId, sealed: &[u8]) -> io::Result<()> {
         let groups = self.groups();
         let group = groups
             .iter()
@@ -175,7 +207,6 @@ impl DatagramPort {
         let socket = self
             .unicast_of(group.path.group.is_ipv4())
             .ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let sealed = self.seal(plaintext)?;
         let _turn = self.sending_multicast.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = group.interface.v4
             && group.path.group.is_ipv4()
@@ -184,7 +215,7 @@ impl DatagramPort {
         }
         // The scope in an IPv6 group's address says which interface.
         SockRef::from(socket)
-            .send_to(&sealed, &group.path.group.into())
+            .send_to(sealed, &group.path.group.into())
             .map(drop)
     }
 
