@@ -14,7 +14,7 @@ def shell(text: str) -> None:
         raise ValueError(done.stderr.strip())
 
 
-PARSERS = {".json": json.loads, ".toml": tomllib.loads, ".py": ast.parse, ".sh": shell}
+PARSERS = {".json": json.loads, ".lock": tomllib.loads, ".toml": tomllib.loads, ".py": ast.parse, ".sh": shell}
 INTERPRETERS = {"python3": ast.parse, "bash": shell, "sh": shell}
 
 
