@@ -12,10 +12,12 @@ mod inbox;
 mod join;
 mod keys;
 mod lists;
+mod manners;
 mod origin;
 mod outage;
 mod outbox;
 mod peers;
+mod power;
 mod progress;
 mod room;
 mod serving;
@@ -41,11 +43,13 @@ use tokio::sync::mpsc;
 
 pub use home::HomeError;
 pub use join::JoinFault;
+pub use manners::{Manners, Peering, Serve};
 
 use driver::{Driver, Event, Tools};
 use execution::Execution;
 use head::HeadTask;
 use home::Home;
+use manners::Limits;
 use outbox::Outbox;
 use peers::{Peers, Up};
 use room::Room;
@@ -73,6 +77,8 @@ pub struct AgentConfig {
     /// Bytes of contents that the store is to have at most. What the designated release needs is kept all the same, and
     /// the release before it until it is whole: what they share need not travel again.
     pub store_max: Option<u64>,
+    /// What it gives and takes, and where.
+    pub manners: Manners,
     /// The program that is started as `PROGRAM execute --dir DIR`: this one.
     pub program: PathBuf,
 }
@@ -158,7 +164,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         tls::client_config(Some(&identity), &identity.ca)?,
     )
     .bound_to(config.bind);
-    let port = PeerPort::bind(config.bind, PEER_PORT).map_err(AgentError::Port)?;
+    let mut port = PeerPort::bind(config.bind, PEER_PORT).map_err(AgentError::Port)?;
+    if config.manners.peering == Peering::KnownSites {
+        // Until the server vouches for the network.
+        port = port.closed();
+    }
     let number = port.port();
     let local = Local {
         identity: identity.clone(),
@@ -173,7 +183,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let writer = writer::start(store.clone(), events.clone()).map_err(AgentError::Port)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| AgentError::Port(std::io::Error::other(error.to_string())))?;
-    let core = core_config(joined.node, boot, number);
+    let on_mains = power::on_mains();
+    let core = potluck_proto::Config {
+        in_flight_bytes_max: config.manners.in_flight_bytes_max(),
+        serving_max: config.manners.serving_max(on_mains),
+        ..core_config(joined.node, boot, number)
+    };
+    let limits = Arc::new(Limits::new(&config.manners));
     let head = HeadTask {
         client: client.clone(),
         outbox: outbox.clone(),
@@ -183,7 +199,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         facts,
     };
     let tools = Tools {
-        peers: Peers::new(joined.node, identity, endpoint, events.clone(), writer.clone()),
+        peers: Peers::new(
+            joined.node,
+            identity,
+            endpoint,
+            events.clone(),
+            writer.clone(),
+            Arc::clone(&limits),
+        ),
+        gate: incoming.gate(),
+        limits,
+        manners: config.manners,
         room: Room {
             store: home.path("store"),
             execute: home.path("execute"),

@@ -1,11 +1,14 @@
 //! Fetches chunks from the management server.
 
+use std::sync::Arc;
+
 use potluck_model::Digest;
 use potluck_net::api::{ApiFault, ChunkEvent, Client};
 use potluck_proto::{TransferEnd, TransferId};
 use tokio::sync::mpsc;
 
 use crate::driver::Event;
+use crate::manners::Limits;
 use crate::progress::Progress;
 use crate::shapes::Part;
 use crate::writer::Write;
@@ -15,10 +18,11 @@ pub(crate) async fn fetch(
     client: Client,
     transfer: TransferId,
     parts: Vec<Part>,
+    limits: Arc<Limits>,
     writer: mpsc::Sender<Write>,
     events: mpsc::Sender<Event>,
 ) {
-    let end = match receive(&client, transfer, &parts, &writer, &events).await {
+    let end = match receive(&client, transfer, &parts, &limits, &writer, &events).await {
         Ok(missing) if missing.is_empty() => TransferEnd::Done,
         Ok(missing) => TransferEnd::Missing(missing),
         Err(ApiFault::Busy { retry_after }) => TransferEnd::Busy {
@@ -35,6 +39,7 @@ async fn receive(
     client: &Client,
     transfer: TransferId,
     parts: &[Part],
+    limits: &Limits,
     writer: &mpsc::Sender<Write>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Vec<u16>, ApiFault> {
@@ -45,9 +50,14 @@ async fn receive(
     let mut progress = Progress::default();
     while let Some(event) = answer.next(&max_len).await? {
         match event {
-            ChunkEvent::Progress(bytes) => {
-                if let Some(bytes) = progress.add(bytes) {
-                    drop(events.send(Event::Progress { transfer, bytes }).await);
+            // What is not taken for a while is not sent: TCP holds the server back.
+            ChunkEvent::Progress(mut left) => {
+                while left > 0 {
+                    let passed = limits.download(left).await;
+                    left -= passed;
+                    if let Some(bytes) = progress.add(passed) {
+                        drop(events.send(Event::Progress { transfer, bytes }).await);
+                    }
                 }
             }
             ChunkEvent::Chunk(index, bytes) => {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::driver::Event;
 use crate::inbox::Inbox;
+use crate::manners::Limits;
 use crate::progress::Progress;
 use crate::shapes::Part;
 use crate::writer::Write;
@@ -77,6 +78,7 @@ pub(crate) struct Peers {
     endpoint: Endpoint,
     events: mpsc::Sender<Event>,
     writer: mpsc::Sender<Write>,
+    limits: Arc<Limits>,
     connections: BTreeMap<NodeId, Connection>,
     dialling: BTreeSet<NodeId>,
     transfers: BTreeMap<TransferId, (NodeId, u32)>,
@@ -90,6 +92,7 @@ impl Peers {
         endpoint: Endpoint,
         events: mpsc::Sender<Event>,
         writer: mpsc::Sender<Write>,
+        limits: Arc<Limits>,
     ) -> Self {
         Self {
             node,
@@ -97,6 +100,7 @@ impl Peers {
             endpoint,
             events,
             writer,
+            limits,
             connections: BTreeMap::new(),
             dialling: BTreeSet::new(),
             transfers: BTreeMap::new(),
@@ -169,6 +173,7 @@ impl Peers {
             inboxes: Arc::clone(&inboxes),
             events: self.events.clone(),
             writer: self.writer.clone(),
+            limits: Arc::clone(&self.limits),
         };
         let connection = Connection {
             number,
@@ -204,6 +209,15 @@ impl Peers {
         self.connections.remove(&peer)?;
         let transfers = self.transfers.iter().filter(|(_, (of, _))| *of == peer);
         Some(transfers.map(|(transfer, _)| *transfer).collect())
+    }
+
+    /// Closes all connections: the transfers of each.
+    pub(crate) fn close_all(&mut self) -> Vec<(NodeId, BTreeSet<TransferId>)> {
+        let peers: Vec<NodeId> = self.connections.keys().copied().collect();
+        peers
+            .into_iter()
+            .filter_map(|peer| Some((peer, self.close(peer)?)))
+            .collect()
     }
 
     /// Sends a message, if there is a connection. One whose other end does not read is closed by its task.
@@ -259,6 +273,7 @@ struct Reader {
     inboxes: Inboxes,
     events: mpsc::Sender<Event>,
     writer: mpsc::Sender<Write>,
+    limits: Arc<Limits>,
 }
 
 impl Reader {
@@ -309,11 +324,17 @@ impl Reader {
             };
             (*transfer, inbox.push(header, bytes).map_err(|error| error.to_string())?)
         };
+        // Until this has passed, nothing more is read: TCP holds the peer back.
+        let mut left = len;
+        while left > 0 {
+            let passed = self.limits.download(left).await;
+            left -= passed;
+            if let Some(bytes) = progress.entry(transfer).or_default().add(passed) {
+                drop(self.events.send(Event::Progress { transfer, bytes }).await);
+            }
+        }
         for (part, bytes) in whole {
             drop(self.writer.send(Write::Chunk { transfer, part, bytes }).await);
-        }
-        if let Some(bytes) = progress.entry(transfer).or_default().add(len) {
-            drop(self.events.send(Event::Progress { transfer, bytes }).await);
         }
         Ok(())
     }

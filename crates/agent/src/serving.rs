@@ -1,6 +1,7 @@
 //! Answers what peers ask for, from the store, verified as it is read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use potluck_model::NodeId;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::driver::Event;
+use crate::manners::Limits;
 use crate::shapes::Part;
 
 /// About how many bytes are read at a time.
@@ -21,22 +23,29 @@ const READ_BYTES: u64 = 1 << 20;
 pub(crate) struct Serving {
     store: Store,
     events: mpsc::Sender<Event>,
+    limits: Arc<Limits>,
     running: BTreeMap<(NodeId, u32), AbortHandle>,
 }
 
 impl Serving {
-    pub(crate) fn new(store: Store, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(store: Store, events: mpsc::Sender<Event>, limits: Arc<Limits>) -> Self {
         Self {
             store,
             events,
+            limits,
             running: BTreeMap::new(),
         }
     }
 
     pub(crate) fn start(&mut self, peer: NodeId, stream: u32, sender: PeerSender, parts: Vec<Part>, wants: usize) {
-        let (store, events) = (self.store.clone(), self.events.clone());
+        let (store, events, limits) = (self.store.clone(), self.events.clone(), Arc::clone(&self.limits));
         let task = tokio::spawn(async move {
-            let bytes = answer(&store, &events, &sender, stream, parts, wants).await;
+            let to = Asker {
+                sender: &sender,
+                stream,
+                limits: &limits,
+            };
+            let bytes = answer(&store, &events, &to, parts, wants).await;
             drop(events.send(Event::Served { peer, stream, bytes }).await);
         });
         self.running.insert((peer, stream), task.abort_handle());
@@ -67,15 +76,15 @@ impl Serving {
     }
 }
 
-/// Sends data and `End`; gives the bytes of payload sent.
-async fn answer(
-    store: &Store,
-    events: &mpsc::Sender<Event>,
-    sender: &PeerSender,
+/// Whom an answer goes to.
+struct Asker<'a> {
+    sender: &'a PeerSender,
     stream: u32,
-    parts: Vec<Part>,
-    wants: usize,
-) -> u64 {
+    limits: &'a Limits,
+}
+
+/// Sends data and `End`; gives the bytes of payload sent.
+async fn answer(store: &Store, events: &mpsc::Sender<Event>, to: &Asker<'_>, parts: Vec<Part>, wants: usize) -> u64 {
     let mut sent = 0;
     let mut missing = vec![false; wants];
     let mut rest = parts.into_iter().peekable();
@@ -96,7 +105,7 @@ async fn answer(
             match result {
                 Ok(Some(chunk)) => {
                     sent += chunk.len() as u64;
-                    if send(sender, stream, &part, Bytes::from(chunk)).await.is_err() {
+                    if send(to, &part, Bytes::from(chunk)).await.is_err() {
                         return sent;
                     }
                 }
@@ -129,27 +138,23 @@ async fn answer(
     } else {
         End::Missing(missing)
     };
-    drop(sender.message(&Message::End { stream, end }));
+    drop(to.sender.message(&Message::End { stream: to.stream, end }));
     sent
 }
 
-async fn send(
-    sender: &PeerSender,
-    stream: u32,
-    part: &Part,
-    mut chunk: Bytes,
-) -> Result<(), potluck_net::peer::PeerFault> {
+async fn send(to: &Asker<'_>, part: &Part, mut chunk: Bytes) -> Result<(), potluck_net::peer::PeerFault> {
     let mut offset = 0;
     loop {
-        let frame = chunk.split_to(chunk.len().min(DATA_BYTES_MAX));
+        let frame = chunk.split_to(chunk.len().min(to.limits.upload_piece(DATA_BYTES_MAX)));
         let header = DataHeader {
-            stream,
+            stream: to.stream,
             want: part.want,
             chunk: part.chunk,
             offset,
         };
         offset += frame.len() as u32;
-        sender.data(header, frame).await?;
+        to.limits.upload(frame.len()).await;
+        to.sender.data(header, frame).await?;
         if chunk.is_empty() {
             return Ok(());
         }

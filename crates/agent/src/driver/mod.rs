@@ -5,6 +5,7 @@
 mod content;
 mod disk;
 mod heal;
+mod manners;
 mod run;
 mod told;
 
@@ -29,6 +30,7 @@ use crate::arrived::Arrived;
 use crate::execution::{Execution, RunFault};
 use crate::home::{Home, Joined};
 use crate::lists::{LoadError, Loaded};
+use crate::manners::{Limits, Manners};
 use crate::outbox::Outbox;
 use crate::peers::{Peers, Taken, Up};
 use crate::room::{Room, Shortage};
@@ -39,6 +41,7 @@ use crate::writer::Write;
 use crate::{Finished, origin};
 use disk::Disk;
 use heal::Findings;
+use manners::Power;
 use run::Retry;
 
 /// A transfer from the server of which nothing came for so long after the network changed is given up.
@@ -160,6 +163,9 @@ pub(crate) struct Tools {
     pub(crate) client: potluck_net::api::Client,
     pub(crate) datagrams: Arc<potluck_net::datagram::DatagramPort>,
     pub(crate) peers: Peers,
+    pub(crate) gate: potluck_net::peer::Gate,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) manners: Manners,
     pub(crate) writer: mpsc::Sender<Write>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) execution: Execution,
@@ -206,6 +212,7 @@ pub(crate) struct Driver {
     /// Contents of which it was told that they are damaged.
     damage_told: BTreeSet<Digest>,
     disk: Disk,
+    power: Power,
     /// When links or addresses last changed, until it is known what that did to transfers.
     network_changed: Option<Instant>,
     /// It was told that the clock is off.
@@ -218,7 +225,8 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(tools: Tools, config: Config, seed: [u8; 32]) -> Self {
-        let serving = Serving::new(tools.store.clone(), tools.events.clone());
+        let serving = Serving::new(tools.store.clone(), tools.events.clone(), Arc::clone(&tools.limits));
+        let power = Power::new(&tools.manners, config.serving_max);
         let stored_lists = tools.home.lists();
         Self {
             swarm: Swarm::new(config, seed, Time::ZERO),
@@ -246,6 +254,7 @@ impl Driver {
             heals: 0,
             damage_told: BTreeSet::new(),
             disk: Disk::default(),
+            power,
             network_changed: None,
             clock_told: false,
             finish_by: None,
@@ -294,6 +303,7 @@ impl Driver {
             core,
             doubt,
             self.disk.wake_at(),
+            self.power.look_at(),
             self.retry.at,
             self.finish_by,
             self.give_up,
@@ -308,6 +318,7 @@ impl Driver {
             self.finish(Finished::Unreachable);
         }
         self.look_for_room();
+        self.look_at_power();
         self.retry_run();
         self.end_what_the_network_cut();
         self.input(Input::Wake);
@@ -338,6 +349,7 @@ impl Driver {
             Event::Head { head, cause } => self.handle_head(*head, cause),
             Event::ServerUnreachable => self.handle_server_unreachable(),
             Event::NetworkChanged => {
+                self.leave_network();
                 self.tools.datagrams.refresh();
                 self.input(Input::Paths(self.tools.datagrams.paths()));
                 self.network_changed = Some(Instant::now());
@@ -437,6 +449,10 @@ impl Driver {
 
     fn handle_peer_up(&mut self, up: Up) {
         let (peer, address) = (up.peer(), up.address());
+        if !self.tools.gate.is_open() {
+            // It came about while the port was being closed.
+            return;
+        }
         let Taken::As { replaced } = self.tools.peers.up(up) else {
             return;
         };
@@ -521,6 +537,7 @@ impl Driver {
                     self.tools.client.clone(),
                     transfer,
                     parts,
+                    Arc::clone(&self.tools.limits),
                     self.tools.writer.clone(),
                     self.tools.events.clone(),
                 );

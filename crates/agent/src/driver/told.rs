@@ -48,6 +48,7 @@ impl Driver {
             return self.trouble(format!("the server's assignment is not adopted: {error}"));
         }
         self.compare_clocks(head.time);
+        self.enter_network(head.site.as_deref());
         self.adopt(head);
         if cause != Cause::Notified || changed {
             let list = assignment.release.as_ref().map(|release| release.list);
@@ -95,10 +96,12 @@ impl Driver {
         {
             self.input(Input::Audience { key });
         }
+        // Where peers are left alone, nobody is to be asked.
+        let neighbours_max = if self.tools.gate.is_open() { 64 } else { 0 };
         let neighbours = head
             .neighbours
             .iter()
-            .take(64)
+            .take(neighbours_max)
             .filter(|neighbour| neighbour.node != self.tools.joined.node)
             .map(|neighbour| Neighbour {
                 node: neighbour.node,

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use potluck_agent::{AgentConfig, AgentError, Finished, JoinFault};
+use potluck_agent::{AgentConfig, AgentError, Finished, JoinFault, Manners};
 use potluck_model::LabelKey;
 use potluck_model::join::JoinString;
+use potluck_model::rate::{Limit, Schedule, ScheduleError, Window};
 use potluck_model::units::parse_size;
 use potluck_net::api::ApiFault;
 use serde::Deserialize;
@@ -36,6 +37,13 @@ Peers reach it on TCP and UDP port 7443. A settings file has the names of the fl
   label = [\"rack=12\"]
   bind = \"10.0.0.7\"
   store-max = \"20GiB\"
+  upload-limit = \"20 Mbit/s\"
+  serve = \"mains\"
+
+  [[limit]]
+  from = \"08:00\"
+  to = \"18:00\"
+  upload = \"2 Mbit/s\"
 
 Examples:
   potluck agent --join potluck1.…                     as a service, usually from systemd
@@ -64,6 +72,21 @@ pub(crate) struct Args {
     /// Keep at most so many bytes of releases, such as 20GiB; what the newest one needs stays all the same
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     store_max: Option<u64>,
+    /// Send at most so much to peers, such as "10 Mbit/s" or "1 MiB/s" [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    upload_limit: Option<Limit>,
+    /// Fetch at most so much, from peers and the server together [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    download_limit: Option<Limit>,
+    /// When to give to peers: on battery or a metered link a node may take only
+    #[arg(long, value_enum, value_name = "WHEN")]
+    serve: Option<Serve>,
+    /// The same as --serve never
+    #[arg(long, conflicts_with = "serve")]
+    no_serve: bool,
+    /// Where to have to do with peers at all
+    #[arg(long, value_enum, value_name = "WHERE")]
+    peering: Option<Peering>,
     /// End when the designated configuration has been executed
     #[arg(long)]
     once: bool,
@@ -86,6 +109,42 @@ struct Settings {
     label: Vec<String>,
     bind: Option<IpAddr>,
     store_max: Option<String>,
+    upload_limit: Option<String>,
+    download_limit: Option<String>,
+    #[serde(default)]
+    limit: Vec<LimitSettings>,
+    serve: Option<Serve>,
+    peering: Option<Peering>,
+}
+
+/// Other limits for part of each day.
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct LimitSettings {
+    from: String,
+    to: String,
+    upload: Option<String>,
+    download: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+enum Serve {
+    /// Always (the default)
+    Always,
+    /// While the machine runs on mains power
+    Mains,
+    /// Never
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+enum Peering {
+    /// On all networks (the default)
+    Everywhere,
+    /// Only on networks that are in the server's site map
+    KnownSites,
 }
 
 pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, Failure> {
@@ -138,6 +197,68 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         (None, Some(text)) => Some(parse_size(&text).map_err(|error| in_file("store-max", error.to_string()))?),
         (None, None) => None,
     };
+    let schedule =
+        |flag: Option<Limit>, written: Option<&String>, key: &str, of: fn(&LimitSettings) -> Option<&String>| {
+            let limit = |key: &str, text: &String| {
+                let parsed = text.parse::<Limit>().map_err(|error| in_file(key, error.to_string()))?;
+                Ok::<_, Failure>(parsed.0)
+            };
+            // A flag holds all day.
+            if let Some(Limit(rate)) = flag {
+                return Ok(Schedule::always(rate));
+            }
+            let mut schedule = Schedule::always(written.map(|text| limit(key, text)).transpose()?.flatten());
+            for window in &settings.limit {
+                if let Some(text) = of(window) {
+                    let rate = limit("limit", text)?;
+                    let wrong = |error: ScheduleError| in_file("limit", error.to_string());
+                    let window = Window::parse(&window.from, &window.to).map_err(wrong)?;
+                    schedule.add(window, rate).map_err(wrong)?;
+                }
+            }
+            Ok::<_, Failure>(schedule)
+        };
+    let upload = schedule(
+        args.upload_limit,
+        settings.upload_limit.as_ref(),
+        "upload-limit",
+        |window| window.upload.as_ref(),
+    )?;
+    let download = schedule(
+        args.download_limit,
+        settings.download_limit.as_ref(),
+        "download-limit",
+        |window| window.download.as_ref(),
+    )?;
+    if let Some(window) = settings
+        .limit
+        .iter()
+        .find(|window| window.upload.is_none() && window.download.is_none())
+    {
+        let why = format!(
+            "the one from {} to {} limits neither upload nor download",
+            window.from, window.to
+        );
+        return Err(in_file("limit", why));
+    }
+    let serve = if args.no_serve {
+        Some(Serve::Never)
+    } else {
+        args.serve.or(settings.serve)
+    };
+    let manners = Manners {
+        peering: match args.peering.or(settings.peering) {
+            None | Some(Peering::Everywhere) => potluck_agent::Peering::Everywhere,
+            Some(Peering::KnownSites) => potluck_agent::Peering::KnownSites,
+        },
+        serve: match serve {
+            None | Some(Serve::Always) => potluck_agent::Serve::Always,
+            Some(Serve::Mains) => potluck_agent::Serve::Mains,
+            Some(Serve::Never) => potluck_agent::Serve::Never,
+        },
+        upload,
+        download,
+    };
     let data = match global.data.clone().or(settings.data) {
         Some(data) => data,
         None => settings::default_data("node")?,
@@ -151,6 +272,7 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         bind: args.bind.or(settings.bind),
         once: args.once,
         store_max,
+        manners,
         program,
     })
 }

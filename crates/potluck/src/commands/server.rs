@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use potluck_server::{DEFAULT_PORT, RunningServer, ServerConfig, ServerError};
+use potluck_model::Network;
+use potluck_model::rate::{Limit, Schedule, Window};
+use potluck_server::{DEFAULT_PORT, RunningServer, ServerConfig, ServerError, Site};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 
@@ -28,6 +30,11 @@ Nodes and operators reach it on TCP port 7440. A settings file has the names of 
   listen = \"0.0.0.0:7440\"
   advertise = [\"potluck.example.org:7440\"]
 
+  [[site]]
+  name = \"branch-12\"
+  networks = [\"10.12.0.0/16\"]
+  uplink-limit = \"50 Mbit/s\"
+
 Examples:
   potluck server                                          state in /var/lib/potluck/server (as root)
   potluck server --data ./server --listen 127.0.0.1:7440
@@ -43,6 +50,9 @@ pub(crate) struct Args {
     /// Where nodes and operators reach it; repeatable [default: its addresses]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Vec<String>,
+    /// Send content to at most so many at a time; others are asked to come back [default: 64 a core, at least 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    downloads_max: Option<u32>,
     /// End when standard input closes
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -55,6 +65,56 @@ struct Settings {
     listen: Option<String>,
     #[serde(default)]
     advertise: Vec<String>,
+    downloads_max: Option<u32>,
+    #[serde(default)]
+    site: Vec<SiteSettings>,
+}
+
+/// An entry of the site map.
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct SiteSettings {
+    name: String,
+    networks: Vec<String>,
+    #[serde(default)]
+    share_with: Vec<String>,
+    uplink_limit: Option<String>,
+    #[serde(default)]
+    limit: Vec<UplinkSettings>,
+}
+
+/// Another limit for part of each day.
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UplinkSettings {
+    from: String,
+    to: String,
+    uplink: String,
+}
+
+impl SiteSettings {
+    fn site(self) -> Result<Site, String> {
+        let limit = |text: &str| {
+            text.parse::<Limit>()
+                .map(|limit| limit.0)
+                .map_err(|error| error.to_string())
+        };
+        let all_day = self.uplink_limit.as_deref().map(limit).transpose()?.flatten();
+        let mut uplink_limit = Schedule::always(all_day);
+        for part in &self.limit {
+            let window = Window::parse(&part.from, &part.to).map_err(|error| error.to_string())?;
+            uplink_limit
+                .add(window, limit(&part.uplink)?)
+                .map_err(|error| error.to_string())?;
+        }
+        let networks = self.networks.iter().map(|text| text.parse::<Network>());
+        Ok(Site {
+            networks: networks.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
+            name: self.name,
+            share_with: self.share_with,
+            uplink_limit,
+        })
+    }
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
@@ -85,6 +145,17 @@ fn configuration(args: Args, global: &Global) -> Result<ServerConfig, Failure> {
         None => settings::default_data("server")?,
     };
     let mut config = ServerConfig::new(data);
+    let path = file.clone().unwrap_or_default();
+    for site in settings.site {
+        let name = site.name.clone();
+        let site = site
+            .site()
+            .map_err(|why| Failure::new(format!("{}: site {name:?}: {why}", path.display())).exit(Exit::Data))?;
+        config.sites.push(site);
+    }
+    if let Some(max) = args.downloads_max.or(settings.downloads_max) {
+        config.downloads_max = max as usize;
+    }
     let written = settings.listen.map(|text| {
         listen_address(&text).map_err(|why| {
             let file = file.unwrap_or_default();
