@@ -75,6 +75,11 @@ pub(crate) enum Command {
     Node(commands::status::NodeArgs),
     Logs(commands::logs::Args),
     Trace(commands::trace::Args),
+    Gc(commands::gc::Args),
+    Backup(commands::backup::BackupArgs),
+    Restore(commands::backup::RestoreArgs),
+    Completions(commands::manual::CompletionsArgs),
+    Man(commands::manual::ManArgs),
     Execute(commands::execute::Args),
 }
 
@@ -86,13 +91,16 @@ pub(crate) fn label(text: &str) -> Result<(LabelKey, String), String> {
 
 /// Parses a span such as `90s`, `30m`, `1h30m` or `2d`: seconds, at least one.
 pub(crate) fn ttl_seconds(text: &str) -> Result<u64, String> {
-    match units::parse_duration(text)
-        .map_err(|error| error.to_string())?
-        .as_secs()
-    {
+    match span_seconds(text)? {
         0 => Err("it must be at least a second".into()),
         seconds => Ok(seconds),
     }
+}
+
+/// Parses a span, which may be zero (`0s`): seconds.
+pub(crate) fn span_seconds(text: &str) -> Result<u64, String> {
+    let span = units::parse_duration(text).map_err(|error| error.to_string())?;
+    Ok(span.as_secs())
 }
 
 impl Command {
@@ -155,20 +163,25 @@ mod tests {
         Usage: potluck [OPTIONS] <COMMAND>
 
         Commands:
-          demo        Shows Potluck on this machine: a server and nodes, real files, who got what from where
-          server      Runs the management server
-          agent       Runs this machine's managed node
-          join-token  Prints a join string, with which new nodes join
-          publish     Publishes a directory: makes an immutable release of a configuration
-          assign      Assigns a configuration to nodes: it becomes their designated configuration
-          unassign    Withdraws assignments
-          halt        Keeps every step that has not started from starting, on all nodes
-          resume      Lifts a halt: nodes go on with the steps that have not started
-          status      Shows the server, the assignments and the nodes on one screen
-          nodes       Lists all nodes
-          node        Shows all that the server knows of one node
-          logs        Shows what the steps of a node printed, and how they ended
-          trace       Shows who a node asked, who answered, where each byte came from, and how each step ended
+          demo         Shows Potluck on this machine: a server and nodes, real files, who got what from where
+          server       Runs the management server
+          agent        Runs this machine's managed node
+          join-token   Prints a join string, with which new nodes join
+          publish      Publishes a directory: makes an immutable release of a configuration
+          assign       Assigns a configuration to nodes: it becomes their designated configuration
+          unassign     Withdraws assignments
+          halt         Keeps every step that has not started from starting, on all nodes
+          resume       Lifts a halt: nodes go on with the steps that have not started
+          status       Shows the server, the assignments and the nodes on one screen
+          nodes        Lists all nodes
+          node         Shows all that the server knows of one node
+          logs         Shows what the steps of a node printed, and how they ended
+          trace        Shows who a node asked, who answered, where each byte came from, and how each step ended
+          gc           Removes releases that nobody is assigned, and the chunks that no release needs
+          backup       Writes all that a server needs into one file, while it runs
+          restore      Makes a server's data directory from a backup
+          completions  Prints a completion script for a shell
+          man          Writes manual pages into a directory
 
         Options:
           -h, --help     Print help

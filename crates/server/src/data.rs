@@ -10,6 +10,9 @@ use crate::ServerError;
 /// The version of the data directory that this version writes, and the newest it reads.
 pub(crate) const DATA_FORMAT: u32 = 1;
 
+/// A file that is there while a data directory is being restored.
+pub(crate) const RESTORING: &str = "restoring";
+
 /// A data directory that nobody else uses while this lives.
 pub(crate) struct DataDir {
     path: PathBuf,
@@ -31,6 +34,10 @@ impl DataDir {
             path: path.to_owned(),
             _lock: lock,
         };
+        let restoring = path.join(RESTORING);
+        if restoring.exists() {
+            return Err(ServerError::HalfRestored(path.to_owned()));
+        }
         dir.check_version()?;
         private_dir(&dir.keys())?;
         private_dir(&dir.packs())?;
@@ -63,28 +70,36 @@ impl DataDir {
     }
 
     fn check_version(&self) -> Result<(), ServerError> {
-        let path = self.path.join("version");
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let format = text.trim().strip_prefix("format = ").unwrap_or(text.trim());
-                match format.parse::<u32>() {
-                    Ok(format) if (1..=DATA_FORMAT).contains(&format) => Ok(()),
-                    Ok(_) => Err(ServerError::Newer {
-                        path: self.path.clone(),
-                        format: format.to_owned(),
-                        known: DATA_FORMAT,
-                    }),
-                    Err(_) => Err(ServerError::Damaged {
-                        path,
-                        fault: "expected a line like `format = 1`".into(),
-                    }),
-                }
-            }
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-                replace(&path, format!("format = {DATA_FORMAT}\n").as_bytes())
-            }
-            Err(source) => Err(disk("reading", &path)(source)),
+        if !check_version(&self.path)? {
+            replace(
+                &self.path.join("version"),
+                format!("format = {DATA_FORMAT}\n").as_bytes(),
+            )?;
         }
+        Ok(())
+    }
+}
+
+/// Whether the directory holds the data of a server; an error if this version cannot read it.
+pub(crate) fn check_version(directory: &Path) -> Result<bool, ServerError> {
+    let path = directory.join("version");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(disk("reading", &path)(source)),
+    };
+    let format = text.trim().strip_prefix("format = ").unwrap_or(text.trim());
+    match format.parse::<u32>() {
+        Ok(format) if (1..=DATA_FORMAT).contains(&format) => Ok(true),
+        Ok(_) => Err(ServerError::Newer {
+            path: directory.to_owned(),
+            format: format.to_owned(),
+            known: DATA_FORMAT,
+        }),
+        Err(_) => Err(ServerError::Damaged {
+            path,
+            fault: "expected a line like `format = 1`".into(),
+        }),
     }
 }
 
@@ -157,7 +172,8 @@ pub(crate) fn disk(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -
     move |source| ServerError::Disk { doing, path, source }
 }
 
-fn private_dir(path: &Path) -> Result<(), ServerError> {
+/// Makes a directory for its owner alone, if it does not exist.
+pub(crate) fn private_dir(path: &Path) -> Result<(), ServerError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -26,6 +26,12 @@ pub enum ServerError {
         .0.display()
     )]
     InUse(PathBuf),
+    /// A restore into the data directory did not come to its end.
+    #[error(
+        "the data directory {} is half restored: empty it, and run `potluck restore` again",
+        .0.display()
+    )]
+    HalfRestored(PathBuf),
     /// The data directory was written by a newer version.
     #[error(
         "the data directory {} has format {format}; this version of Potluck reads up to {known}: update it",

@@ -6,13 +6,14 @@
 
 mod app;
 mod authority;
+mod backup;
 mod blobs;
 mod caller;
 mod catalogue;
 mod config;
 mod data;
-mod error;
 mod delivery;
+mod error;
 mod gc;
 mod listener;
 mod near;
@@ -28,8 +29,9 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
-
 mod uplink;
+
+pub use backup::{BackupError, Copied, backup, restore};
 pub use blobs::BlobsError;
 pub use catalogue::CatalogueError;
 pub use config::{CONNECTIONS_MAX, DEFAULT_PORT, ServerConfig};

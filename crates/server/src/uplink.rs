@@ -72,10 +72,7 @@ mod tests {
         let places: Vec<_> = std::iter::from_fn(|| thin.place().ok()).take(100).collect();
         assert_eq!(places.len(), 4);
         drop(places);
-        assert!(
-            thin.place().is_ok(),
-            "a place is free again once its answer has ended"
-        );
+        assert!(thin.place().is_ok(), "a place is free again once its answer has ended");
         assert!(uplink("unlimited").is_none());
     }
 }

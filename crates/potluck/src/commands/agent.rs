@@ -69,7 +69,7 @@ pub(crate) struct Args {
     /// Use only this address of the machine: source address and multicast interface
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
-    /// Keep at most so many bytes of releases, such as 20GiB; what the newest one needs stays all the same
+    /// Keep at most so many bytes (20GiB), but always what the newest release needs
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     store_max: Option<u64>,
     /// Send at most so much to peers, such as "10 Mbit/s" or "1 MiB/s" [default: unlimited]

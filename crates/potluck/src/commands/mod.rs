@@ -2,11 +2,14 @@
 
 pub(crate) mod agent;
 pub(crate) mod assign;
+pub(crate) mod backup;
 pub(crate) mod demo;
 pub(crate) mod execute;
+pub(crate) mod gc;
 pub(crate) mod halt;
 pub(crate) mod join_token;
 pub(crate) mod logs;
+pub(crate) mod manual;
 pub(crate) mod publish;
 pub(crate) mod server;
 pub(crate) mod status;
@@ -35,6 +38,11 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Node(args) => status::node(&args, global, output),
         Command::Logs(args) => logs::run(&args, global, output),
         Command::Trace(args) => trace::run(&args, global, output),
+        Command::Gc(args) => gc::run(&args, global, output),
+        Command::Backup(args) => backup::backup(&args, global, output),
+        Command::Restore(args) => backup::restore(&args, global, output),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args, output),
         Command::Execute(args) => return Ok(execute::run(&args)),
     };
     Ok(exit?.into())

@@ -15,7 +15,8 @@ use crate::catalogue::{CatalogueError, Result};
 const IDLE_READERS_MAX: usize = 8;
 /// Changes that one commit makes durable at the most, and that wait for it; more callers wait to get into the queue.
 const GROUP_MAX: usize = 256;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one process waits for another that is writing.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes a change on the writer's connection, and returns what delivers its result once the group is committed or not.
 type Job = Box<dyn FnOnce(&Connection) -> Deliver + Send>;

@@ -14,7 +14,8 @@ use potluck_model::api::{AudienceKey, Configuration, FleetKey, Labels, Neighbour
 use potluck_model::list::Content;
 use potluck_model::trace::Event;
 use potluck_model::{AudienceName, ConfigurationName, Digest, NodeId, UnixSeconds};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -28,6 +29,10 @@ use database::{BUSY_TIMEOUT, Database};
 
 /// The version of the schema that this version writes, and the newest it reads.
 const SCHEMA_VERSION: i64 = 1;
+
+/// Sequence numbers are Unix times, but run ahead of the clock while something is assigned more than once a second. By how
+/// much at the most, in a server that was in use.
+const SEQUENCE_LEAD_MAX: u64 = 86_400;
 
 /// The catalogue in one SQLite file.
 pub(crate) struct SqliteCatalogue {
@@ -55,6 +60,45 @@ impl SqliteCatalogue {
             Ok(())
         })?;
         Ok(Self { database })
+    }
+
+    /// Copies the database, as it is at one moment, into a file that exists and is empty. Others may use it meanwhile.
+    /// Returns the packs that the copy names.
+    pub(crate) fn copy(from: &Path, to: &Path) -> Result<BTreeSet<PackId>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let source = Connection::open_with_flags(from, flags)?;
+        source.busy_timeout(BUSY_TIMEOUT)?;
+        let version: i64 = source.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > SCHEMA_VERSION {
+            return Err(CatalogueError::Newer(version));
+        }
+        let mut copy = Connection::open_with_flags(to, flags)?;
+        // All pages at once: in parts, each change of the source would make it begin anew.
+        Backup::new(&source, &mut copy)?.step(-1)?;
+        // So that it is one file.
+        copy.pragma_update(None, "journal_mode", "DELETE")?;
+        content::packs(&copy)
+    }
+
+    /// Whether the database is whole, in the words of SQLite if it is not.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.database.read(|c| {
+            let verdict: String = c.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if verdict == "ok" {
+                Ok(())
+            } else {
+                Err(CatalogueError::Damaged(verdict))
+            }
+        })
+    }
+
+    /// What nodes are assigned counts as assigned anew: they have seen higher sequence numbers than this copy knows.
+    pub(crate) fn renew_sequences(&self, now: UnixSeconds) -> Result<()> {
+        self.database.write(move |c| {
+            let above = now.0.saturating_add(SEQUENCE_LEAD_MAX) as i64;
+            c.execute("UPDATE nodes SET sequence = MAX(sequence + 1, ?)", [above])?;
+            bump(c)
+        })
     }
 }
 
