@@ -161,7 +161,7 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         .doing(|| "starting the asynchronous runtime".into())?
         .block_on(async {
             let shutdown = shutdown::requested(exit_with_stdin)?;
-            potluck_agent::run(config, shutdown)
+            Box::pin(potluck_agent::run(config, shutdown))
                 .await
                 .map_err(|error| failure(&error))
         })?;
@@ -331,9 +331,11 @@ fn report(finished: &Finished, output: Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use potluck_model::trace::Recap;
 
     use super::*;
+    use crate::arguments::{Cli, Command};
 
     #[test]
     fn exit_codes_are_the_documented_ones() {
@@ -352,6 +354,46 @@ mod tests {
         ];
         for (finished, detailed, code) in codes {
             assert_eq!(exit(&finished, detailed) as u8, code, "{finished:?}");
+        }
+    }
+
+    fn configured(text: &str, flags: &[&str]) -> Result<AgentConfig, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        std::fs::write(&file, format!("data = \"/nonexistent\"\n{text}")).unwrap();
+        let argv = ["potluck", "agent", "--config", file.to_str().unwrap()];
+        let cli = Cli::try_parse_from(argv.iter().chain(flags)).unwrap();
+        let Command::Agent(args) = cli.command else { panic!() };
+        configuration(args, &cli.global)
+    }
+
+    #[test]
+    fn limits_are_read_by_the_time_of_day_and_flags_hold_all_day() {
+        let text = "upload-limit = '8 Mbit/s'\nserve = 'mains'\npeering = 'known-sites'\n\
+                    [[limit]]\nfrom = '22:00'\nto = '6:00'\nupload = 'unlimited'\n";
+        let manners = configured(text, &[]).unwrap().manners;
+        assert_eq!(manners.upload.at(12 * 60).map(|rate| rate.bytes()), Some(1_000_000));
+        assert_eq!((manners.upload.at(0), manners.download.lowest()), (None, None));
+        assert_eq!(manners.serve, potluck_agent::Serve::Mains);
+        assert_eq!(manners.peering, potluck_agent::Peering::KnownSites);
+        let manners = configured(text, &["--upload-limit", "1 MiB/s", "--no-serve"])
+            .unwrap()
+            .manners;
+        assert_eq!(manners.upload.at(0).map(|rate| rate.bytes()), Some(1 << 20));
+        assert_eq!(manners.serve, potluck_agent::Serve::Never);
+    }
+
+    #[test]
+    fn limits_that_are_wrong_are_refused_with_the_reason() {
+        for (text, why) in [
+            ("upload-limit = '10 MB'", "is none of"),
+            ("download-limit = '1 kB/s'", "less than 8 KiB/s"),
+            ("[[limit]]\nfrom = '8:00'\nto = '8:00'\nupload = '1 MB/s'", "is empty"),
+            ("[[limit]]\nfrom = '8:00'\nto = '9:00'", "neither upload nor download"),
+            ("serve = 'sometimes'", "unknown variant"),
+        ] {
+            let fault = configured(text, &[]).err().unwrap().to_string();
+            assert!(fault.contains(why) && fault.contains("agent.toml"), "{fault}");
         }
     }
 }
