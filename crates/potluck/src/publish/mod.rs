@@ -28,7 +28,7 @@ use previous::Previous;
 use scan::{Kind, Scan};
 use upload::{Upload, Uploading};
 
-/// How often another publisher may be faster before we give up.
+/// How often another publisher may be faster, or content vanish, before we give up.
 const RACES_MAX: u32 = 10;
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -254,8 +254,10 @@ async fn release(
         entries: content.entries,
         steps: content.steps,
     };
-    let mut uploads = Some(content.uploads);
+    let all = content.uploads;
+    let mut uploads = Some(all.clone());
     let uploading = Uploading::default();
+    let mut refused = None;
     for _ in 0..RACES_MAX {
         if let Some(latest) = previous.latest() {
             list.release = latest.release;
@@ -304,6 +306,12 @@ async fn release(
             .await;
         match made {
             Ok(release) => return Ok(published(&release, false, uploading.uploaded.load(Ordering::Relaxed))),
+            Err(fault) if fault.kind() == Some(ErrorKind::ContentMissing) => {
+                // It was there when we asked: `potluck gc` removed it since.
+                tracing::info!(%fault, "some content is uploaded again");
+                refused = Some(fault);
+                uploads = Some(all.clone());
+            }
             Err(fault) if fault.kind() == Some(ErrorKind::Conflict) => {
                 let now = Previous::of(operator, &name).await?;
                 let faster = |previous: &Previous| previous.latest().map(|latest| latest.release);
@@ -315,9 +323,12 @@ async fn release(
             Err(fault) => return Err(Failure::from(fault).while_doing(format!("publishing {name}"))),
         }
     }
-    Err(Failure::new(format!(
-        "publishing {name}: {RACES_MAX} times another publisher was faster; publish again"
-    )))
+    Err(match refused {
+        Some(fault) => Failure::from(fault).while_doing(format!("publishing {name}")),
+        None => Failure::new(format!(
+            "publishing {name}: {RACES_MAX} times another publisher was faster; publish again"
+        )),
+    })
 }
 
 fn upload_line(uploading: &Uploading, total: u64, elapsed: Duration) -> String {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use potluck_model::Digest;
-use potluck_model::api::CHUNKS_PER_REQUEST_MAX;
+use potluck_model::api::{CHUNKS_PER_REQUEST_MAX, ErrorKind};
 use potluck_model::chunk_list::ChunkList;
 use potluck_net::api::{ApiFault, Client};
 use tokio::task::{JoinError, JoinSet};
@@ -193,7 +193,8 @@ async fn retry<T, F: Future<Output = Result<T, ApiFault>>>(send: impl Fn() -> F)
     loop {
         match send().await {
             Ok(answer) => return Ok(answer),
-            Err(fault) if fault.is_passing() && tries < TRIES => {
+            // A full disk does not pass within seconds: whoever waits learns of it at once.
+            Err(fault) if fault.is_passing() && fault.kind() != Some(ErrorKind::NoSpace) && tries < TRIES => {
                 tracing::info!(%fault, "the upload is tried again");
                 let asked = match &fault {
                     ApiFault::Busy { retry_after } => *retry_after,
