@@ -12,8 +12,9 @@ const ANSWER_RATE_MIN: u64 = 128 << 10;
 const SERVING_MAX: usize = 32;
 /// Bytes asked for and not yet here: without a limit, and at least.
 const IN_FLIGHT_BYTES: (u64, u64) = (48 << 20, 1 << 20);
-/// What is asked for under a limit should come within this time.
-const IN_FLIGHT: Duration = Duration::from_secs(4);
+/// What is asked for under a limit should come within this time: with more on its way, sources seem slow, and others are
+/// asked for the same.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// What a node gives and takes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(limited("1 Mbit/s", "unlimited").serving_max(true), 1);
         assert_eq!(limited("1 MiB/s", "unlimited").serving_max(true), 8);
         assert_eq!(Manners::default().serving_max(false), SERVING_MAX);
-        assert_eq!(limited("unlimited", "1 MiB/s").in_flight_bytes_max(), 4 << 20);
+        assert_eq!(limited("unlimited", "4 MiB/s").in_flight_bytes_max(), 4 << 20);
         assert_eq!(limited("unlimited", "64 KiB/s").in_flight_bytes_max(), 1 << 20);
         assert_eq!(Manners::default().in_flight_bytes_max(), 48 << 20);
     }

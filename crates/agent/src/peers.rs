@@ -318,21 +318,26 @@ impl Reader {
         let len = bytes.len() as u64;
         let (transfer, whole) = {
             let mut inboxes = lock(&self.inboxes);
-            // Data of an answer that was cancelled may still be on its way.
-            let Some((transfer, inbox)) = inboxes.get_mut(&header.stream) else {
-                return Ok(());
-            };
-            (*transfer, inbox.push(header, bytes).map_err(|error| error.to_string())?)
+            match inboxes.get_mut(&header.stream) {
+                Some((transfer, inbox)) => {
+                    let whole = inbox.push(header, bytes).map_err(|error| error.to_string())?;
+                    (Some(*transfer), whole)
+                }
+                // Data of an answer that was cancelled may still be on its way. It counts against the limit all the same.
+                None => (None, Vec::new()),
+            }
         };
         // Until this has passed, nothing more is read: TCP holds the peer back.
         let mut left = len;
         while left > 0 {
             let passed = self.limits.download(left).await;
             left -= passed;
+            let Some(transfer) = transfer else { continue };
             if let Some(bytes) = progress.entry(transfer).or_default().add(passed) {
                 drop(self.events.send(Event::Progress { transfer, bytes }).await);
             }
         }
+        let Some(transfer) = transfer else { return Ok(()) };
         for (part, bytes) in whole {
             drop(self.writer.send(Write::Chunk { transfer, part, bytes }).await);
         }

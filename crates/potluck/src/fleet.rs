@@ -455,6 +455,7 @@ mod tests {
         trouble    step tune failed: exit 1
         seen       online
         joined     2026-02-28 08:00:00Z
+        site       10.0.0.0/24
         addresses  10.0.0.1:7443
         labels     role=web
         facts      hostname=edge-3

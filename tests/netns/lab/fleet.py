@@ -108,6 +108,7 @@ class Fleet:
         self._captures: list[Capture] = []
         self._captured = 0
         self._join: str | None = None
+        self.server_arguments: tuple[str, ...] = ()
         address = self.host.ipv4 if network.ipv4 else f"[{self.host.ipv6}]"
         self.address = f"{address}:{SERVER_PORT}"
         self.listen = f"{'0.0.0.0' if network.ipv4 else '[::]'}:{SERVER_PORT}"
@@ -117,6 +118,7 @@ class Fleet:
         self.server = self.host.start(
             "server", self.log,
             self.binary, "server", "--data", self.data, "--listen", self.listen, "--advertise", self.address,
+            *self.server_arguments,
         )  # fmt: skip
 
         def probe() -> bool:

@@ -143,6 +143,12 @@ class Network:
         self.hosts[name] = host
         return host
 
+    def lose(self, percent: int) -> None:
+        """The bridge drops so many packets in a hundred, at random, in every direction."""
+        call("nft", "add table bridge loss")
+        call("nft", "add chain bridge loss forward { type filter hook forward priority 0; }")
+        call("nft", f"add rule bridge loss forward numgen random mod 100 < {percent} counter drop")
+
     def block_multicast(self) -> None:
         """The bridge drops multicast, as many a switch and most wireless networks do.
 

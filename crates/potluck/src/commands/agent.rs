@@ -19,7 +19,9 @@ use crate::settings;
 use crate::shutdown;
 
 /// The most threads that an agent works with: it must not take a whole machine.
-const THREADS_MAX: usize = 4;
+const THREADS_MAX: usize = 2;
+/// The most threads that wait for the disk or for an executing process. Each costs memory.
+const BLOCKING_THREADS_MAX: usize = 6;
 
 /// Runs this machine's managed node
 ///
@@ -66,26 +68,26 @@ pub(crate) struct Args {
     /// A label to ask for when joining; kept only if the token permits the key
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(LabelKey, String)>,
-    /// Use only this address of the machine: source address and multicast interface
+    /// Use only this address: source address and multicast interface
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
-    /// Keep at most so many bytes (20GiB), but always what the newest release needs
+    /// Keep at most so many bytes (20GiB), but all that the newest release needs
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     store_max: Option<u64>,
-    /// Send at most so much to peers, such as "10 Mbit/s" or "1 MiB/s" [default: unlimited]
+    /// Send at most so much to peers (10 Mbit/s, 1 MiB/s) [default: unlimited]
     #[arg(long, value_name = "RATE")]
     upload_limit: Option<Limit>,
-    /// Fetch at most so much, from peers and the server together [default: unlimited]
+    /// Fetch at most so much from peers and server [default: unlimited]
     #[arg(long, value_name = "RATE")]
     download_limit: Option<Limit>,
-    /// When to give to peers: on battery or a metered link a node may take only
-    #[arg(long, value_enum, value_name = "WHEN")]
+    /// When to give to peers: always (the default), on mains power, or never
+    #[arg(long, value_enum, value_name = "WHEN", hide_possible_values = true)]
     serve: Option<Serve>,
     /// The same as --serve never
     #[arg(long, conflicts_with = "serve")]
     no_serve: bool,
-    /// Where to have to do with peers at all
-    #[arg(long, value_enum, value_name = "WHERE")]
+    /// Where to look for peers: everywhere (the default), or in known-sites only
+    #[arg(long, value_enum, value_name = "WHERE", hide_possible_values = true)]
     peering: Option<Peering>,
     /// End when the designated configuration has been executed
     #[arg(long)]
@@ -130,20 +132,15 @@ struct LimitSettings {
 #[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 enum Serve {
-    /// Always (the default)
     Always,
-    /// While the machine runs on mains power
     Mains,
-    /// Never
     Never,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 enum Peering {
-    /// On all networks (the default)
     Everywhere,
-    /// Only on networks that are in the server's site map
     KnownSites,
 }
 
@@ -156,6 +153,7 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         .min(THREADS_MAX);
     let finished = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .doing(|| "starting the asynchronous runtime".into())?
@@ -332,6 +330,7 @@ fn report(finished: &Finished, output: Output) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use potluck_model::rate::Rate;
     use potluck_model::trace::Recap;
 
     use super::*;
@@ -372,14 +371,14 @@ mod tests {
         let text = "upload-limit = '8 Mbit/s'\nserve = 'mains'\npeering = 'known-sites'\n\
                     [[limit]]\nfrom = '22:00'\nto = '6:00'\nupload = 'unlimited'\n";
         let manners = configured(text, &[]).unwrap().manners;
-        assert_eq!(manners.upload.at(12 * 60).map(|rate| rate.bytes()), Some(1_000_000));
+        assert_eq!(manners.upload.at(12 * 60).map(Rate::bytes), Some(1_000_000));
         assert_eq!((manners.upload.at(0), manners.download.lowest()), (None, None));
         assert_eq!(manners.serve, potluck_agent::Serve::Mains);
         assert_eq!(manners.peering, potluck_agent::Peering::KnownSites);
         let manners = configured(text, &["--upload-limit", "1 MiB/s", "--no-serve"])
             .unwrap()
             .manners;
-        assert_eq!(manners.upload.at(0).map(|rate| rate.bytes()), Some(1 << 20));
+        assert_eq!(manners.upload.at(0).map(Rate::bytes), Some(1 << 20));
         assert_eq!(manners.serve, potluck_agent::Serve::Never);
     }
 

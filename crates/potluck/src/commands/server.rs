@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// Where nodes and operators reach it; repeatable [default: its addresses]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Vec<String>,
-    /// Send content to at most so many at a time; others are asked to come back [default: 64 a core, at least 256]
+    /// Send content to so many at a time [default: 64 a core, at least 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     downloads_max: Option<u32>,
     /// End when standard input closes
@@ -214,7 +214,11 @@ fn raise_file_limit() {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use potluck_model::rate::Rate;
+
     use super::*;
+    use crate::arguments::{Cli, Command};
 
     #[test]
     fn an_address_without_a_port_gets_the_default_one() {
@@ -224,5 +228,49 @@ mod tests {
             ["0.0.0.0:7440", "127.0.0.1:0", "[::]:7440", "[::1]:7440", "[::]:80"]
         );
         assert!(listen_address("localhost").is_err());
+    }
+
+    fn configured(text: &str) -> Result<ServerConfig, Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        std::fs::write(&file, format!("data = \"/nonexistent\"\n{text}")).unwrap();
+        let cli = Cli::try_parse_from(["potluck", "server", "--config", file.to_str().unwrap()]).unwrap();
+        let Command::Server(args) = cli.command else { panic!() };
+        configuration(args, &cli.global)
+    }
+
+    #[test]
+    fn a_site_map_is_read_with_its_limits() {
+        let config = configured(
+            "[[site]]\nname = 'hq'\nnetworks = ['10.0.0.0/8', '198.51.100.1']\nshare-with = ['lab']\n\
+             uplink-limit = 'unlimited'\nlimit = [{ from = '08:00', to = '18:00', uplink = '8 Mbit/s' }]\n\
+             [[site]]\nname = 'lab'\nnetworks = []\n",
+        )
+        .unwrap();
+        let hq = &config.sites[0];
+        assert_eq!(
+            (hq.networks.len(), hq.share_with.as_slice()),
+            (2, &["lab".to_owned()][..])
+        );
+        assert_eq!(hq.uplink_limit.at(9 * 60).map(Rate::bytes), Some(1_000_000));
+        assert_eq!(hq.uplink_limit.at(19 * 60), None);
+    }
+
+    #[test]
+    fn a_site_map_that_is_wrong_is_refused_with_the_site_and_the_reason() {
+        for (text, why) in [
+            ("networks = ['10.0.0/8']", "is not a network"),
+            ("networks = []\nuplink-limit = '10'", "has no unit"),
+            (
+                "networks = []\nlimit = [{ from = '8', to = '9:00', uplink = '1 MB/s' }]",
+                "not a time of day",
+            ),
+        ] {
+            let fault = configured(&format!("[[site]]\nname = 'hq'\n{text}\n"))
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(fault.contains(why) && fault.contains("\"hq\""), "{fault}");
+        }
     }
 }

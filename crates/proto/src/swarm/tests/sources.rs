@@ -106,6 +106,26 @@ fn a_busy_peer_is_asked_again_and_the_origin_is_not() {
 }
 
 #[test]
+fn a_busy_origin_is_left_alone_for_as_long_as_it_asks_and_a_random_while_more() {
+    let mut us = Harness::new();
+    us.want(&files(&[100]));
+    let fetch = us.fetches().remove(0);
+    assert_eq!(fetch.source, Source::Origin);
+    us.end(
+        &fetch,
+        TransferEnd::Busy {
+            instead: vec![],
+            retry_after: Some(millis(5_000)),
+        },
+    );
+    us.pass(millis(5_000));
+    assert!(us.fetches().is_empty(), "it asked for more time");
+    us.pass(millis(5_000));
+    assert_eq!(us.fetches().remove(0).source, Source::Origin);
+    assert_eq!(us.failures(), 0, "being busy is no failure");
+}
+
+#[test]
 fn many_parts_of_one_file_come_from_many_peers_at_once() {
     let mut us = Harness::among(&[]);
     big(&mut us, 16, &[]);
