@@ -106,10 +106,16 @@ pub(crate) fn span_seconds(text: &str) -> Result<u64, String> {
 impl Command {
     /// What is logged unless flags or the environment say otherwise: services tell what an operator cares about.
     pub(crate) fn usual_level(&self) -> LevelFilter {
-        match self {
-            Self::Server(_) | Self::Agent(_) => LevelFilter::INFO,
-            _ => LevelFilter::WARN,
+        if self.is_service() {
+            LevelFilter::INFO
+        } else {
+            LevelFilter::WARN
         }
+    }
+
+    /// Whether it goes on for weeks.
+    pub(crate) fn is_service(&self) -> bool {
+        matches!(self, Self::Server(_) | Self::Agent(_))
     }
 }
 

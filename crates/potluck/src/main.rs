@@ -1,5 +1,6 @@
 //! Potluck: server, agent and command line in one binary.
 
+mod allocator;
 mod arguments;
 mod commands;
 mod credential;
@@ -47,6 +48,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
+    if command.is_service() {
+        allocator::tune();
+    }
     logging::start(
         global.log_format,
         logging::level(command.usual_level(), global.verbose, global.quiet),
