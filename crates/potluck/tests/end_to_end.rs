@@ -175,7 +175,7 @@ fn wrong_usage_and_wrong_data_have_codes_of_their_own() {
     assert_eq!(code(&run(&[])), 64);
     assert_eq!(code(&run(&["--help"])), 0);
     assert_eq!(code(&run(&["--version"])), 0);
-    assert_eq!(code(&run(&["agent", "--join", "potluck1.nonsense"])), 64);
+    assert_eq!(code(&run(&["agent", "--join", "potluck1.nonsense"])), 65);
 
     let settings = fleet.path("agent.toml");
     fs::write(&settings, "rooot = '/'\n").unwrap();

@@ -1,5 +1,6 @@
 //! Why the server did not start or stopped.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -54,7 +55,7 @@ pub enum ServerError {
         fault: String,
     },
     /// It cannot listen at the address.
-    #[error("listening on {address}: {source}. Is another server running there? --listen takes another ADDR:PORT")]
+    #[error("listening on {address}: {source}. {}", listen_advice(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -65,7 +66,7 @@ pub enum ServerError {
     #[error("{0}")]
     Config(String),
     /// The database failed.
-    #[error("the server's database: {0}")]
+    #[error("opening the server's database: {0}")]
     Catalogue(#[from] CatalogueError),
     /// The packs failed.
     #[error("the server's stored chunks: {0}")]
@@ -73,4 +74,15 @@ pub enum ServerError {
     /// A certificate could not be made.
     #[error("making a certificate: {0}")]
     Certificate(String),
+}
+
+fn listen_advice(fault: &std::io::Error) -> &'static str {
+    match fault.kind() {
+        ErrorKind::AddrInUse => "Is another server running there? --listen takes another ADDR:PORT",
+        ErrorKind::AddrNotAvailable => {
+            "This machine has no such address: --listen takes one that it has, or [::] for all of them"
+        }
+        ErrorKind::PermissionDenied => "Ports below 1024 are for root: --listen takes another ADDR:PORT",
+        _ => "--listen takes another ADDR:PORT",
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use potluck_agent::{AgentConfig, AgentError, Finished, JoinFault, Manners};
+use potluck_agent::{AgentConfig, AgentError, Finished, HomeError, JoinFault, Manners};
 use potluck_model::LabelKey;
 use potluck_model::join::JoinString;
 use potluck_model::rate::{Limit, Schedule, ScheduleError, Window};
@@ -57,8 +57,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The join string, from `potluck join-token`; needed the first time only
+    // Not parsed here: an error of the command line shows the value, and this one is a secret.
     #[arg(long, value_name = "STRING")]
-    join: Option<JoinString>,
+    join: Option<String>,
     /// Read the join string from this file
     #[arg(long, value_name = "FILE", conflicts_with = "join")]
     join_file: Option<PathBuf>,
@@ -166,7 +167,7 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
     if once {
         report(&finished, output)?;
     }
-    Ok(exit(&finished, detailed))
+    Ok(exit(&finished, once, detailed))
 }
 
 fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
@@ -179,7 +180,12 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         Failure::new(format!("{}: {what}: {why}", file.display())).exit(Exit::Data)
     };
     let join = match (args.join, args.join_file, settings.join, settings.join_file) {
-        (Some(join), ..) => Some(join),
+        (Some(text), ..) => {
+            let parsed = text
+                .parse()
+                .doing(|| "reading the join string that --join gives".into());
+            Some(parsed.map_err(|failure| failure.exit(Exit::Data))?)
+        }
         (None, Some(file), ..) | (None, None, None, Some(file)) => Some(read_join(&file)?),
         (None, None, Some(text), _) => Some(text.parse().map_err(|error| in_file("join", format!("{error}")))?),
         (None, None, None, None) => None,
@@ -277,11 +283,8 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
 
 fn read_join(file: &Path) -> Result<JoinString, Failure> {
     let doing = || format!("reading the join string from {}", file.display());
-    std::fs::read_to_string(file)
-        .doing(doing)?
-        .parse()
-        .doing(doing)
-        .map_err(|failure| failure.exit(Exit::Data))
+    let read = || std::fs::read_to_string(file).doing(doing)?.parse().doing(doing);
+    read().map_err(|failure: Failure| failure.exit(Exit::Data))
 }
 
 fn failure(error: &AgentError) -> Failure {
@@ -289,16 +292,19 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::Join(JoinFault::Server(ApiFault::Unreachable { .. } | ApiFault::Silent { .. })) => {
             Exit::Unreachable
         }
-        AgentError::Join(JoinFault::OtherFleet { .. } | JoinFault::Untrusted(_)) => Exit::Data,
+        AgentError::Join(JoinFault::OtherFleet { .. } | JoinFault::Untrusted(_))
+        | AgentError::Home(HomeError::Newer { .. } | HomeError::Damaged { .. }) => Exit::Data,
         _ => Exit::Failure,
     };
     Failure::new(chain(error)).exit(exit)
 }
 
-fn exit(finished: &Finished, detailed: bool) -> Exit {
+fn exit(finished: &Finished, once: bool, detailed: bool) -> Exit {
     match finished {
         Finished::Unassigned => Exit::Unassigned,
         Finished::Converged { changed: true, .. } if detailed => Exit::Changed,
+        // Whoever waits for the end must not take this for one.
+        Finished::Stopped if once => Exit::Failure,
         Finished::Converged { .. } | Finished::Stopped => Exit::Ok,
         Finished::Failed { .. } => Exit::StepFailed,
         Finished::Unreachable => Exit::Unreachable,
@@ -349,11 +355,16 @@ mod tests {
             (Finished::Unassigned, false, 3),
             (Finished::Unreachable, false, 4),
             (Finished::Failed { recap: None }, false, 5),
-            (Finished::Stopped, false, 0),
+            (Finished::Stopped, false, 1),
         ];
         for (finished, detailed, code) in codes {
-            assert_eq!(exit(&finished, detailed) as u8, code, "{finished:?}");
+            assert_eq!(exit(&finished, true, detailed) as u8, code, "{finished:?}");
         }
+        assert_eq!(
+            exit(&Finished::Stopped, false, false) as u8,
+            0,
+            "a service is stopped that way"
+        );
     }
 
     fn configured(text: &str, flags: &[&str]) -> Result<AgentConfig, Failure> {

@@ -2,6 +2,7 @@
 
 use potluck_model::ConfigurationName;
 use potluck_model::api::{AssignRequest, AssignmentInfo, Target};
+use potluck_model::selector::Selector;
 
 use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
@@ -39,7 +40,7 @@ struct TargetArgs {
     all: bool,
     /// To nodes whose labels match: k=v, k!=v, k in (a,b), k notin (a,b), k, !k
     #[arg(long = "where", value_name = "SELECTOR")]
-    selector: Option<String>,
+    selector: Option<Selector>,
     /// To one node: its id, the beginning of its id, or its host name
     #[arg(long, value_name = "ID")]
     node: Option<String>,
@@ -69,7 +70,7 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
     let made: AssignmentInfo = block_on(async {
         let TargetArgs { all: _, selector, node } = args.target;
         let target = match (selector, node) {
-            (Some(selector), _) => Target::Where(selector),
+            (Some(selector), _) => Target::Where(selector.to_string()),
             (None, Some(node)) => Target::Node(match node.parse() {
                 Ok(id) => id,
                 Err(_) => operator.node(&node).await?.node,
@@ -83,6 +84,9 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         };
         Ok(operator.client.post("/v1/assignments", &request).await?)
     })?;
+    if made.matches == 0 && !output.json {
+        output.note(&format!("warning: {}", nobody(&made.target)));
+    }
     output.result(&made, |_| {
         let release = made
             .release
@@ -95,6 +99,18 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         )
     })?;
     Ok(Exit::Ok)
+}
+
+/// What it means that an assignment is for nobody. It is kept all the same: nodes may come.
+fn nobody(target: &Target) -> String {
+    match target {
+        Target::All => "there is no node yet; nodes that join will get it".into(),
+        Target::Where(selector) => format!(
+            "no node's labels match {selector} now; nodes that match later will get it. `potluck nodes` lists the nodes, \
+             `potluck node ID` the labels of one"
+        ),
+        Target::Node(node) => format!("node {node} is not known any more"),
+    }
 }
 
 /// Withdraws assignments

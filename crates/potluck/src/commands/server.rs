@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use potluck_model::Network;
 use potluck_model::rate::{Limit, Schedule, Window};
-use potluck_server::{DEFAULT_PORT, RunningServer, ServerConfig, ServerError, Site};
+use potluck_server::{CatalogueError, DEFAULT_PORT, RunningServer, ServerConfig, ServerError, Site};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 
@@ -192,7 +192,11 @@ async fn serve(config: ServerConfig, exit_with_stdin: bool, output: Output) -> R
 
 fn failure(error: &ServerError) -> Failure {
     let exit = match error {
-        ServerError::Config(_) | ServerError::Damaged { .. } | ServerError::Newer { .. } => Exit::Data,
+        ServerError::Config(_)
+        | ServerError::Damaged { .. }
+        | ServerError::Newer { .. }
+        | ServerError::HalfRestored(_)
+        | ServerError::Catalogue(CatalogueError::Damaged(_) | CatalogueError::Newer(_)) => Exit::Data,
         _ => Exit::Failure,
     };
     Failure::new(chain(error)).exit(exit)

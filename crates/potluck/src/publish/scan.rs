@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -95,7 +95,15 @@ pub(crate) struct ScanError(pub(crate) Vec<String>);
 /// Looks at everything in `directory`. Symbolic links are kept as links and not followed.
 pub(crate) fn scan(directory: &Path) -> Result<Scan, ScanError> {
     let whole = |message: String| ScanError(vec![message]);
-    let real = fs::canonicalize(directory).map_err(|error| whole(format!("{}: {error}", directory.display())))?;
+    let real = fs::canonicalize(directory).map_err(|error| {
+        whole(match error.kind() {
+            ErrorKind::NotFound => format!(
+                "there is no directory {}; name the one that holds the configuration's files",
+                directory.display()
+            ),
+            _ => format!("{}: {error}", directory.display()),
+        })
+    })?;
     if !real.is_dir() {
         return Err(whole(format!("{} is not a directory", directory.display())));
     }
@@ -141,7 +149,7 @@ fn configuration(directory: &Path) -> Result<Option<String>, String> {
     let path = directory.join(CONFIGURATION_FILE);
     let metadata = match fs::symlink_metadata(&path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{CONFIGURATION_FILE}: {error}")),
     };
     if !metadata.is_file() || metadata.len() > CONFIGURATION_BYTES_MAX {

@@ -54,7 +54,7 @@ pub enum CatalogueError {
     #[error("the database has format {0}, newer than this version of Potluck knows: update it")]
     Newer(i64),
     /// What is stored does not parse.
-    #[error("the database holds something unexpected: {0}")]
+    #[error("the database is damaged ({0}): restore it from a backup")]
     Damaged(String),
     /// The database refused or failed.
     #[error("{0}")]

@@ -179,6 +179,7 @@ impl From<rusqlite::Error> for CatalogueError {
     fn from(fault: rusqlite::Error) -> Self {
         match fault.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(fault.to_string()),
             _ => Self::Database(fault.to_string()),
         }
     }
