@@ -9,8 +9,8 @@ mod seal;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub use port::{DatagramPort, To};
 pub(crate) use port::unicast_socket;
+pub use port::{DatagramPort, To};
 pub use seal::{SEALED_BYTES_MAX, SEALING_BYTES, SealKey, Sealer};
 
 /// The port of the groups, whatever port the peers of a host have.

@@ -166,7 +166,10 @@ impl DatagramPort {
     /// Seals all, and then sends them one right behind the other, so that those who are asked at once hear it at once. What
     /// cannot be sent is lost, as datagrams are.
     pub fn send_all(&self, datagrams: &[(To, Vec<u8>)]) {
-        let sealed: Vec<_> = datagrams.iter().map(|(to, plaintext)| (to, self.seal(plaintext))).collect();
+        let sealed: Vec<_> = datagrams
+            .iter()
+            .map(|(to, plaintext)| (to, self.seal(plaintext)))
+            .collect();
         for (to, sealed) in sealed {
             if let Err(error) = sealed.and_then(|sealed| self.send_sealed(to, &sealed)) {
                 tracing::debug!(?to, %error, "a datagram could not be sent");
