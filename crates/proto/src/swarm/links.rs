@@ -15,6 +15,8 @@ use crate::random::rank;
 
 /// Connections to holders that are opened at most for one list.
 const HOLDERS_DIALLED_MAX: usize = 24;
+/// How long a peer that had no room for a connection is not dialled again.
+const REFUSED: Duration = Duration::from_secs(15);
 /// How long the node with the larger id leaves it to the other to dial, when both want the same.
 const YIELD: Duration = Duration::from_millis(300);
 /// A connection without use is closed.
@@ -52,7 +54,7 @@ impl Swarm {
         let dialled = peer.link != Link::None;
         if !dialled {
             if links >= self.config.connections_max {
-                peer.dial_after = now + Duration::from_secs(5);
+                peer.dial_after = now + REFUSED;
                 peer.refused = true;
                 self.actions.push_back(Action::Disconnect { peer: node });
                 return;
@@ -142,9 +144,13 @@ impl Swarm {
         peer.claimed.clear();
         peer.claims = 0;
         peer.synced = false;
-        peer.dial_after = peer
-            .dial_after
-            .max(now + Duration::from_millis(if brief { 2_000 } else { 500 }));
+        peer.dial_after = peer.dial_after.max(
+            now + if peer.refused {
+                REFUSED
+            } else {
+                Duration::from_millis(500)
+            },
+        );
         let address = peer.addresses.first().map(SocketAddr::ip);
         self.peers.links -= 1;
         if let Some(ip) = address {
