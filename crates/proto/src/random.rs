@@ -63,6 +63,19 @@ mod tests {
     }
 
     #[test]
+    fn ranks_of_version_1_stay_as_they_are() {
+        let content = Digest::from_bytes([7; 32]);
+        assert_eq!(
+            rank(&content, 3, NodeId(5)),
+            RANK,
+            "{:#x}",
+            rank(&content, 3, NodeId(5))
+        );
+    }
+
+    const RANK: u64 = 0x94f2_e897_7598_9aba;
+
+    #[test]
     fn shares_are_about_even() {
         let content = Digest::of(b"content");
         let mut shares = [0u32; 8];
