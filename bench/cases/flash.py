@@ -23,6 +23,7 @@ SECONDS_MAX = 300
 FIGURES = (
     Figure("uplink/payload", "Potluck: bytes over each uplink / payload, the worst", reach=1.07),
     Figure("last/ideal", "Potluck: last healthy node executed / ideal", reach=1.12),
+    Figure("troubled uplink/payload", "Potluck: bytes over the uplink / payload"),
     Figure("troubled last/ideal", "Potluck: last healthy node executed / ideal", reach=1.3),
     Figure("complete/ideal", "Potluck: last healthy node's last chunk verified / ideal"),
     Figure("first/ideal", "Potluck: first node executed / ideal"),
@@ -33,7 +34,6 @@ FIGURES = (
     Figure("libtorrent last/ideal", "libtorrent: last healthy node complete / ideal"),
     Figure("aria2 uplink/payload", "aria2: bytes over each uplink / payload, the worst"),
     Figure("aria2 last/ideal", "aria2: last healthy node complete / ideal"),
-    Figure("cpu", "CPU of this machine that the round of Potluck took"),
     Figure("others", "CPU that other work took"),
 )
 DESCRIBED = {
@@ -138,9 +138,10 @@ class Plan:
             say(f"{node.name}: complete {run.complete:.2f} s, executed {run.executed:.2f} s, "
                 f"{run.peers / payload.MIB:.1f} MiB from peers, {run.origin / payload.MIB:.1f} from the server")  # fmt: skip
         last = self.over_ideal(max(run.executed for run in healthy))
+        trouble = "troubled " if self.variant in TROUBLED else ""
         figures = {
-            "uplink/payload": max(uplinks) / self.published.bytes,
-            ("troubled last/ideal" if self.variant in TROUBLED else "last/ideal"): last,
+            f"{trouble}uplink/payload": max(uplinks) / self.published.bytes,
+            f"{trouble}last/ideal": last,
             "complete/ideal": self.over_ideal(max(run.complete for run in healthy)),
             "first/ideal": min(run.executed for run in healthy) / self.ideal,
             "origin/payload": sum(run.origin for run in runs.values()) / self.sites / self.published.bytes,

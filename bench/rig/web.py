@@ -39,6 +39,7 @@ http {{
 
 RSYNCD = """\
 use chroot = no
+reverse lookup = no
 [content]
 path = {content}
 """
