@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::Event;
 use crate::manners::Limits;
-use crate::progress::Progress;
+use crate::progress::{Pace, Progress};
 use crate::shapes::Part;
 use crate::writer::Write;
 
@@ -48,10 +48,14 @@ async fn receive(
     let max_len = |index: usize| parts[index].bytes;
     let mut missing = Vec::new();
     let mut progress = Progress::default();
+    let mut pace = Pace::default();
     while let Some(event) = answer.next(&max_len).await? {
         match event {
             // What is not taken for a while is not sent: TCP holds the server back.
             ChunkEvent::Progress(mut left) => {
+                if !pace.add(left) {
+                    return Err(trickle(client));
+                }
                 while left > 0 {
                     let passed = limits.download(left).await;
                     left -= passed;
@@ -76,4 +80,13 @@ async fn receive(
     }
     missing.dedup();
     Ok(missing)
+}
+
+/// So little comes that it is better asked for again.
+fn trickle(client: &Client) -> ApiFault {
+    ApiFault::Broken {
+        address: client.servers().join(", "),
+        path: "/v1/node/chunks".into(),
+        why: "less than a KiB a second came over it".into(),
+    }
 }

@@ -477,9 +477,10 @@ impl Swarm {
             }
             Kind::Many { chunks: None, .. } => return,
         };
-        self.transfer_stored(now, transfer);
+        let item = self.items.covering(ix, chunk);
+        self.transfer_stored(now, transfer, item);
         let mut done = whole;
-        if let Some(item) = self.items.covering(ix, chunk) {
+        if let Some(item) = item {
             let left = self.items.at(item).bytes.saturating_sub(len);
             self.items.at_mut(item).bytes = left;
             if whole || self.items.wants(&self.contents, item).is_empty() {

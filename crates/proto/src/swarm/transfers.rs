@@ -139,10 +139,17 @@ impl Swarm {
         }
     }
 
-    pub(super) fn transfer_stored(&mut self, now: Time, id: TransferId) {
-        if let Some(transfer) = self.transfers.get_mut(&id) {
-            transfer.stored += 1;
-            transfer.progress = now;
+    pub(super) fn transfer_stored(&mut self, now: Time, id: TransferId, item: Option<ItemIx>) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.stored += 1;
+        transfer.progress = now;
+        if transfer.source == Source::Origin
+            && let Some(item) = item
+        {
+            // However often it breaks off, it gets on.
+            self.items.at_mut(item).origin_failures = 0;
         }
     }
 
@@ -296,6 +303,12 @@ impl Swarm {
             let half = (span.as_micros() as u64 / 2).max(1);
             span / 2 + Duration::from_micros(this.random.below(half))
         };
+        // What was at fault may be one content: the others go on. Where it broke off after something had come, all but the
+        // first of what was still to come had no part in it.
+        let suspects = match &end {
+            TransferEnd::Failed(_) if transfer.stored > 0 => left.get(..1).unwrap_or_default(),
+            _ => left,
+        };
         let fault = match end {
             TransferEnd::Done if left.is_empty() => {
                 self.origin.failures = 0;
@@ -324,8 +337,7 @@ impl Swarm {
             TransferEnd::Missing(_) => "does not have what the list names".to_owned(),
             TransferEnd::Corrupt => "sent bytes that do not have their digest".to_owned(),
         };
-        // What was at fault may be one content: the others go on.
-        for item in left {
+        for item in suspects {
             let failures = self.items.at(*item).origin_failures + 1;
             let span = jitter(self, backoff(failures, ORIGIN_BACKOFF, ORIGIN_BACKOFF_MAX) * 2);
             let entry = self.items.at_mut(*item);

@@ -246,6 +246,29 @@ fn the_origin_is_tried_for_ever_at_growing_intervals() {
 }
 
 #[test]
+fn connections_to_the_origin_that_break_off_again_and_again_are_no_reason_to_wait_for_long() {
+    let mut us = Harness::new();
+    us.want(&files(&[100; 16]));
+    let (mut breaks, mut waited) = (0, 0);
+    while us.completes() == 0 {
+        for fetch in us.fetches() {
+            // One more arrives each time, and the others have no part in that the next does not.
+            us.give(Input::Stored {
+                transfer: fetch.transfer,
+                content: fetch.wants[0].content,
+                chunk: 0,
+            });
+            us.end(&fetch, TransferEnd::Failed("cut".into()));
+            breaks += 1;
+        }
+        us.pass(millis(100));
+        waited += 1;
+        assert!(waited < 200, "{breaks} parts in twenty seconds");
+    }
+    assert_eq!(breaks, 16);
+}
+
+#[test]
 fn one_content_that_the_origin_lacks_does_not_stop_the_others() {
     let mut us = Harness::new();
     us.want(&files(&[100, 200]));
