@@ -255,6 +255,30 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "2\n");
     }
 
+    /// Written by version 0.1, kept for ever.
+    #[test]
+    fn a_directory_of_version_1_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/home-1");
+        for entry in fs::read_dir(fixture).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let home = Home::open(dir.path()).unwrap();
+        let joined = home.joined().unwrap().unwrap();
+        assert_eq!(joined.node.to_string(), "89524c32aa5817f6");
+        assert_eq!(joined.servers, ["potluck.example:7440", "127.0.0.1:7996"]);
+        let head = home.head().unwrap();
+        let assignment = joined.root.verify(&head.assignment, joined.node, 0).unwrap();
+        let list = assignment.release.as_ref().unwrap().list;
+        assert_eq!(home.lists()[&list], 827);
+        assert!(home.next_boot().unwrap() > 1_795_416_955);
+        let outbox = crate::outbox::Outbox::open(home.path("events.jsonl"), 2_000_000_000);
+        let waiting = outbox.batch();
+        assert_eq!(waiting.len(), 16);
+        assert!(waiting.iter().all(|event| event.boot == 1_795_416_955));
+    }
+
     #[test]
     fn boots_grow() {
         let dir = tempfile::tempdir().unwrap();

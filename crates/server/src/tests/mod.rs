@@ -3,6 +3,7 @@
 mod access;
 mod assigning;
 mod content;
+mod fixtures;
 mod joining;
 mod limits;
 mod publishing;
