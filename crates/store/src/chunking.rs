@@ -11,12 +11,12 @@ use fastcdc::v2020::FastCDC;
 use potluck_model::Digest;
 use potluck_model::chunk_list::{CHUNK_BYTES_MAX, Chunk, SINGLE_CHUNK_BYTES_MAX};
 
-/// The smallest average, in bytes: files of some 64 MiB and less.
+/// The smallest average, in bytes: files of some 128 MiB and less.
 pub const AVERAGE_BYTES_MIN: u32 = 32 << 10;
-/// The largest average, in bytes: files of some 2 GiB and more.
+/// The largest average, in bytes: files of some 4 GiB and more.
 pub const AVERAGE_BYTES_MAX: u32 = 1 << 20;
 /// A file is cut into about as many chunks, as far as the limits for the average allow.
-const CHUNKS_ABOUT: u64 = 2_048;
+const CHUNKS_ABOUT: u64 = 4_096;
 /// The average chunk, in bytes, of a file of `size` bytes.
 ///
 /// It follows from the size alone, so that the same bytes are cut in the same way wherever they are published: nodes name
@@ -182,9 +182,9 @@ mod tests {
     fn averages_grow_with_the_file_and_stay_within_limits() {
         let mib = 1 << 20;
         assert_eq!(average_for(0), 32 << 10);
-        assert_eq!(average_for(64 * mib), 32 << 10);
-        assert_eq!(average_for(65 * mib), 64 << 10);
-        assert_eq!(average_for(512 * mib), 256 << 10);
+        assert_eq!(average_for(128 * mib), 32 << 10);
+        assert_eq!(average_for(129 * mib), 64 << 10);
+        assert_eq!(average_for(512 * mib), 128 << 10);
         assert_eq!(average_for(u64::MAX), 1 << 20);
     }
 
