@@ -40,6 +40,8 @@ pub(crate) const TOKENS_MAX: u64 = 100_000;
 pub(crate) const EVENTS_PER_NODE_MAX: u64 = 50_000;
 /// A pack that was used at most this long ago need not be marked as used again.
 pub(crate) const RELY_SLACK_SECONDS: u64 = 300;
+/// The bytes kept of the events of each node, as JSON; older ones make room.
+pub(crate) const EVENT_BYTES_PER_NODE_MAX: u64 = 16 << 20;
 /// The releases that `configuration` and `configurations` tell of, newest first.
 pub(crate) const RELEASES_TOLD_MAX: u64 = 100;
 

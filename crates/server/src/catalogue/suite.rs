@@ -9,8 +9,8 @@ use potluck_model::trace::{Cause, Event, Recap, What};
 use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds};
 
 use super::{
-    Assigned, Catalogue, EVENTS_PER_NODE_MAX, NewAssignment, NewRelease, NewToken, PresenceRecord, Published, Redeemed,
-    Redemption, Unassign,
+    Assigned, Catalogue, EVENT_BYTES_PER_NODE_MAX, EVENTS_PER_NODE_MAX, NewAssignment, NewRelease, NewToken,
+    PresenceRecord, Published, Redeemed, Redemption, Unassign,
 };
 use crate::blobs::{PackId, Stored};
 use crate::site::SiteKey;
@@ -21,7 +21,7 @@ type Test = fn(&dyn Catalogue);
 
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 15] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (
@@ -40,6 +40,7 @@ pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
         ),
         ("a target has one assignment", a_target_has_one_assignment),
         ("events count once and are bounded", events_count_once_and_are_bounded),
+        ("long events are bounded in bytes", long_events_are_bounded_in_bytes),
         (
             "neighbours are of the site, and of sites that share with it",
             neighbours_are_of_the_site,
@@ -425,6 +426,41 @@ fn events_count_once_and_are_bounded(c: &dyn Catalogue) {
     assert_eq!(kept.last().unwrap().1.seq, EVENTS_PER_NODE_MAX + 102);
     publish(c, "web", 2);
     assert_eq!(progress().state, NodeState::Waiting, "a new release begins anew");
+}
+
+fn long_events_are_bounded_in_bytes(c: &dyn Catalogue) {
+    let node = join(c, 1, Labels::new());
+    let line = "x".repeat(2_000);
+    let long = |seq| {
+        let output = What::StepOutput {
+            step: "talk".parse().unwrap(),
+            line: line.clone(),
+        };
+        event(seq, None, output)
+    };
+    for part in 0..12 {
+        let events = (0..1_000).map(|seq| long(part * 1_000 + seq)).collect();
+        c.add_events(node, events).unwrap();
+    }
+    let kept = c.events(node, 0, None, usize::MAX >> 1).unwrap();
+    let bytes: u64 = kept
+        .iter()
+        .map(|(_, event)| serde_json::to_vec(event).unwrap().len() as u64)
+        .sum();
+    assert!(
+        (EVENT_BYTES_PER_NODE_MAX - 3_000..=EVENT_BYTES_PER_NODE_MAX).contains(&bytes),
+        "{bytes}"
+    );
+    assert_eq!(kept.last().unwrap().1.seq, 11_999, "the newest are kept");
+    // Short ones again: nothing is counted twice.
+    let before = kept.len();
+    c.add_events(
+        node,
+        vec![event(20_000, None, What::ListRequested { cause: Cause::Start })],
+    )
+    .unwrap();
+    let after = c.events(node, 0, None, usize::MAX >> 1).unwrap().len();
+    assert!(after.abs_diff(before) <= 1, "{before} {after}");
 }
 
 fn neighbours_are_of_the_site(c: &dyn Catalogue) {

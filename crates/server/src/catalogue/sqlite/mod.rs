@@ -28,7 +28,14 @@ use crate::site::SiteKey;
 use database::{BUSY_TIMEOUT, Database};
 
 /// The version of the schema that this version writes, and the newest it reads.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+/// From each version to the next, beginning with version 1. These stay as they are.
+const MIGRATIONS: [&str; 1] = [
+    // How many bytes the events of each node have.
+    "ALTER TABLE nodes ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE nodes SET event_bytes =
+        (SELECT COALESCE(SUM(LENGTH(CAST(event AS BLOB))), 0) FROM events WHERE events.node = nodes.id);",
+];
 
 /// Sequence numbers are Unix times, but run ahead of the clock while something is assigned more than once a second. By how
 /// much at the most, in a server that was in use.
@@ -55,8 +62,13 @@ impl SqliteCatalogue {
                     (AudienceName::fleet().as_str(), secret()?),
                 )?;
                 c.execute("INSERT INTO fleet_keys VALUES (1, ?)", (secret()?,))?;
-                c.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            } else {
+                let known = usize::try_from(version - 1).unwrap_or(usize::MAX);
+                for migration in MIGRATIONS.iter().skip(known) {
+                    c.execute_batch(migration)?;
+                }
             }
+            c.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             Ok(())
         })?;
         Ok(Self { database })
@@ -339,6 +351,32 @@ mod tests {
         super::super::suite::catalogue_suite(|path| Box::new(SqliteCatalogue::open(path).unwrap()));
     }
 
+    /// Tables and columns, in their order.
+    fn columns(path: &Path) -> Vec<(String, String)> {
+        let c = Connection::open(path).unwrap();
+        let sql = "SELECT m.name, c.name || ' ' || c.type || c.\"notnull\" || c.pk FROM sqlite_schema m
+            JOIN pragma_table_info(m.name) c WHERE m.type = 'table' ORDER BY m.name, c.cid";
+        let mut statement = c.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(|row| row.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_database_of_version_1_becomes_the_same_as_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("old.db"), dir.path().join("new.db"));
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/data-1/server.db"), &old).unwrap();
+        for path in [&old, &new, &old] {
+            drop(SqliteCatalogue::open(path).unwrap());
+        }
+        assert_eq!(columns(&old), columns(&new));
+        let c = Connection::open(&old).unwrap();
+        let count = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let counted = count("SELECT event_bytes FROM nodes");
+        assert!(counted > 1_000, "{counted}");
+        assert_eq!(counted, count("SELECT SUM(LENGTH(event)) FROM events"));
+    }
+
     #[test]
     fn a_database_of_a_newer_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
@@ -346,8 +384,8 @@ mod tests {
         drop(SqliteCatalogue::open(&path).unwrap());
         Connection::open(&path)
             .unwrap()
-            .pragma_update(None, "user_version", 2)
+            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
             .unwrap();
-        assert!(matches!(SqliteCatalogue::open(&path), Err(CatalogueError::Newer(2))));
+        assert!(matches!(SqliteCatalogue::open(&path), Err(CatalogueError::Newer(_))));
     }
 }

@@ -95,7 +95,7 @@ fn permit(token: &Labels, wished: &Labels) -> Labels {
 
 fn insert(c: &Connection, redemption: &Redemption, labels: &Labels) -> Result<NodeId> {
     let mut statement = c.prepare_cached(
-        "INSERT OR IGNORE INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, '[]', '', ?7, ?7, ?7, NULL, NULL, NULL, NULL, ?8, 0)",
+        "INSERT OR IGNORE INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, '[]', '', ?7, ?7, ?7, NULL, NULL, NULL, NULL, ?8, 0, 0)",
     )?;
     for id in &redemption.ids {
         let new = statement.execute((

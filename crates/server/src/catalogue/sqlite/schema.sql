@@ -1,4 +1,4 @@
--- Version 1. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
+-- Version 2. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
 
 -- Single values: `change`, `halted`, and how many `nodes` there are, releases were `published`, and removals of chunks
 -- (`sweeps`) there were.
@@ -38,7 +38,7 @@ CREATE TABLE nodes (
     -- What it is assigned: set in the transaction that is the cause.
     sequence INTEGER NOT NULL, configuration TEXT, release INTEGER, list BLOB, list_size INTEGER,
     -- From its events.
-    progress TEXT NOT NULL, last_event INTEGER NOT NULL
+    progress TEXT NOT NULL, last_event INTEGER NOT NULL, event_bytes INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX nodes_by_key ON nodes (key, token);
 CREATE INDEX nodes_by_hostname ON nodes (hostname);
