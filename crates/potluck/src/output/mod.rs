@@ -43,7 +43,7 @@ impl Style {
     #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { colours: false };
 
-    /// Colours only on a terminal, and not if `NO_COLOR` is set (https://no-color.org) or `TERM` is `dumb`.
+    /// Colours only on a terminal, and not if `NO_COLOR` is set (<https://no-color.org>) or `TERM` is `dumb`.
     pub(crate) fn of_stdout() -> Self {
         Self {
             colours: std::io::stdout().is_terminal() && colours_are_wanted(),
