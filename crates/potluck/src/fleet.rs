@@ -13,7 +13,13 @@ use crate::output::{Column, Style, Table, Tone, ago, bytes, clean, count, span, 
 /// Up to this many nodes `status` shows each; beyond, groups.
 const NODES_SHOWN_MAX: usize = 30;
 /// The most nodes in trouble that `status` shows of a large fleet.
-const TROUBLED_SHOWN_MAX: usize = 20;
+const TROUBLED_SHOWN_MAX: usize = 10;
+/// The most groups of nodes that `status` shows.
+const GROUPS_SHOWN_MAX: usize = 10;
+/// The most assignments that `status` shows.
+const ASSIGNMENTS_SHOWN_MAX: usize = 10;
+/// The most characters of a cell in `status`.
+const CELL_CHARACTERS_MAX: usize = 24;
 
 /// `potluck status`: one screen. `server` is where the answer came from.
 pub(crate) fn status(status: &Status, server: &str, style: Style) -> String {
@@ -35,13 +41,19 @@ pub(crate) fn status(status: &Status, server: &str, style: Style) -> String {
     if status.assignments.is_empty() {
         out.push_str("nothing is assigned; see `potluck assign --help`\n");
     } else {
-        out.push_str(&assignments(&status.assignments, status.time, style));
+        let earlier = status.assignments.len().saturating_sub(ASSIGNMENTS_SHOWN_MAX);
+        let table = assignments(&status.assignments[earlier..], status.time);
+        out.push_str(&table.cut(CELL_CHARACTERS_MAX).render(style));
+        if earlier > 0 {
+            let _ = writeln!(out, "… and {earlier} earlier, see `potluck status --json`");
+        }
     }
     let _ = write!(out, "\n{}\n", summary(&status.nodes, style));
     if status.nodes.is_empty() {
         out.push_str("to add one: `potluck join-token` here, then `potluck agent --join STRING` there\n");
     } else if status.nodes.len() <= NODES_SHOWN_MAX {
-        let _ = write!(out, "\n{}", nodes(status.nodes.iter(), status.time, style));
+        let table = nodes(status.nodes.iter(), status.time);
+        let _ = write!(out, "\n{}", table.cut(CELL_CHARACTERS_MAX).render(style));
     } else {
         large(&mut out, status, style);
     }
@@ -54,23 +66,36 @@ fn large(out: &mut String, status: &Status, style: Style) {
         *groups.entry((release(node), node.progress.state)).or_default() += 1;
     }
     let mut table = Table::new([Column::left("RELEASE"), Column::left("STATE"), Column::right("NODES")]);
-    for ((release, state), number) in groups {
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+    for ((release, state), number) in groups.iter().take(GROUPS_SHOWN_MAX) {
         table.row([
-            (Tone::Plain, release),
-            (tone(state), word(state).to_owned()),
+            (Tone::Plain, release.clone()),
+            (tone(*state), word(*state).to_owned()),
             (Tone::Plain, number.to_string()),
         ]);
     }
-    let _ = write!(out, "\n{}", table.render(style));
+    let _ = write!(out, "\n{}", table.cut(CELL_CHARACTERS_MAX).render(style));
+    if groups.len() > GROUPS_SHOWN_MAX {
+        let rest = &groups[GROUPS_SHOWN_MAX..];
+        let number: usize = rest.iter().map(|(_, number)| number).sum();
+        let _ = writeln!(
+            out,
+            "… and {} in {} smaller groups",
+            count(number as u64, "node"),
+            rest.len()
+        );
+    }
     let troubled: Vec<&NodeInfo> = status.nodes.iter().filter(|node| in_trouble(node)).collect();
     if troubled.is_empty() {
         return;
     }
     let shown = troubled.iter().take(TROUBLED_SHOWN_MAX).copied();
-    let _ = write!(out, "\nin trouble:\n{}", nodes(shown, status.time, style));
+    let table = nodes(shown, status.time).cut(CELL_CHARACTERS_MAX);
+    let _ = write!(out, "\nin trouble:\n{}", table.render(style));
     if troubled.len() > TROUBLED_SHOWN_MAX {
         let more = troubled.len() - TROUBLED_SHOWN_MAX;
-        let _ = writeln!(out, "… and {more} more, see `potluck nodes`");
+        let _ = writeln!(out, "… and {more} more, see `potluck nodes --trouble`");
     }
 }
 
@@ -102,7 +127,7 @@ pub(crate) fn summary(nodes: &[NodeInfo], style: Style) -> String {
 }
 
 /// The table of nodes.
-pub(crate) fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeInfo>, now: UnixSeconds, style: Style) -> String {
+pub(crate) fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeInfo>, now: UnixSeconds) -> Table {
     let mut table = Table::new([
         Column::left("NODE"),
         Column::left("HOST"),
@@ -132,7 +157,7 @@ pub(crate) fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeInfo>, now: UnixSeco
             seen(node, now),
         ]);
     }
-    table.render(style)
+    table
 }
 
 /// `potluck node ID`.
@@ -183,7 +208,7 @@ pub(crate) fn node(node: &NodeInfo, now: UnixSeconds, style: Style) -> String {
 }
 
 /// The table of assignments.
-pub(crate) fn assignments(assignments: &[AssignmentInfo], now: UnixSeconds, style: Style) -> String {
+pub(crate) fn assignments(assignments: &[AssignmentInfo], now: UnixSeconds) -> Table {
     let mut table = Table::new([
         Column::right("ID"),
         Column::left("CONFIGURATION"),
@@ -209,7 +234,7 @@ pub(crate) fn assignments(assignments: &[AssignmentInfo], now: UnixSeconds, styl
             },
         ]);
     }
-    table.render(style)
+    table
 }
 
 /// Whom an assignment is for.
@@ -435,7 +460,35 @@ mod tests {
         web-edge 3  converged     60
         web-edge 3  failed        25
         ");
-        assert!(text.ends_with("… and 5 more, see `potluck nodes`\n"));
+        assert!(text.ends_with("… and 15 more, see `potluck nodes --trouble`\n"));
+    }
+
+    #[test]
+    fn the_status_of_three_and_of_three_hundred_nodes_fits_a_screen_whatever_they_are_called() {
+        for number in [3, 300] {
+            let nodes = (1..=number).map(|n| {
+                let mut node = sample_node(n, NodeState::Failed);
+                let name = format!("{}-{n}.example.org", "very-long-host-name".repeat(3));
+                node.facts.insert("hostname".parse().unwrap(), name);
+                if let Some(assigned) = &mut node.assigned {
+                    assigned.configuration = format!("configuration-with-a-long-name-{}", n % 40).parse().unwrap();
+                    assigned.release = n;
+                }
+                node
+            });
+            let mut fleet = sample_status(nodes.collect());
+            fleet.halted = true;
+            let one = AssignmentInfo {
+                target: Target::Where(format!("role in ({})", vec!["web"; 40].join(","))),
+                ..fleet.assignments[0].clone()
+            };
+            fleet.assignments = vec![one; number as usize];
+            let text = status(&fleet, "potluck.example.org:7440", Style::PLAIN);
+            assert!(text.lines().count() <= 50, "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= 160), "{text}");
+            assert_eq!(text.contains("… and 290 earlier"), number == 300, "{text}");
+            assert_eq!(text.contains("smaller groups"), number == 300, "{text}");
+        }
     }
 
     #[test]

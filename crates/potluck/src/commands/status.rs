@@ -33,7 +33,7 @@ pub(crate) fn nodes(args: &NodesArgs, global: &Global, output: Output) -> Result
     let mut status = read(&operator)?;
     status.nodes.retain(|node| !args.trouble || fleet::in_trouble(node));
     output.result(&status.nodes, |style| {
-        fleet::nodes(status.nodes.iter(), status.time, style)
+        fleet::nodes(status.nodes.iter(), status.time).render(style)
     })?;
     Ok(Exit::Ok)
 }

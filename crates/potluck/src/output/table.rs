@@ -47,6 +47,16 @@ impl Table {
         );
     }
 
+    /// Cuts cells that have more characters than this, so that lines stay on a screen.
+    pub(crate) fn cut(mut self, characters_max: usize) -> Self {
+        for (_, text) in self.rows.iter_mut().flatten() {
+            if text.chars().count() > characters_max {
+                *text = text.chars().take(characters_max - 1).chain(['…']).collect();
+            }
+        }
+        self
+    }
+
     /// Lines, each ended by a line feed; two spaces between columns, none at the end.
     pub(crate) fn render(&self, style: Style) -> String {
         let titles: Vec<(Tone, String)> = self
@@ -83,6 +93,14 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_cells_are_cut() {
+        let mut table = Table::new([Column::left("A")]);
+        table.row([(Tone::Plain, "é".repeat(5))]);
+        table.row([(Tone::Plain, "é".repeat(4))]);
+        assert_eq!(table.cut(4).render(Style::PLAIN), "A\nééé…\néééé\n");
+    }
 
     #[test]
     fn columns_align_and_lines_do_not_end_in_spaces() {

@@ -9,8 +9,8 @@ use potluck_model::trace::{Cause, Event, Recap, What};
 use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds};
 
 use super::{
-    Assigned, Catalogue, EVENT_BYTES_PER_NODE_MAX, EVENTS_PER_NODE_MAX, NewAssignment, NewRelease, NewToken,
-    PresenceRecord, Published, Redeemed, Redemption, Unassign,
+    Assigned, Catalogue, EVENT_BYTES_PER_NODE_MAX, EVENTS_PER_NODE_MAX, Moved, NewAssignment, NewRelease, NewToken,
+    PresenceRecord, Published, Redeemed, Redemption, Sweep, Unassign,
 };
 use crate::blobs::{PackId, Stored};
 use crate::site::SiteKey;
@@ -21,7 +21,7 @@ type Test = fn(&dyn Catalogue);
 
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, Test); 15] = [
+    let tests: [(&str, Test); 16] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (
@@ -41,6 +41,10 @@ pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
         ("a target has one assignment", a_target_has_one_assignment),
         ("events count once and are bounded", events_count_once_and_are_bounded),
         ("long events are bounded in bytes", long_events_are_bounded_in_bytes),
+        (
+            "removing and publishing never overlap",
+            removing_and_publishing_never_overlap,
+        ),
         (
             "neighbours are of the site, and of sites that share with it",
             neighbours_are_of_the_site,
@@ -426,6 +430,72 @@ fn events_count_once_and_are_bounded(c: &dyn Catalogue) {
     assert_eq!(kept.last().unwrap().1.seq, EVENTS_PER_NODE_MAX + 102);
     publish(c, "web", 2);
     assert_eq!(progress().state, NodeState::Waiting, "a new release begins anew");
+}
+
+fn removing_and_publishing_never_overlap(c: &dyn Catalogue) {
+    let (old, new) = (PackId(1), PackId(2));
+    let at = |pack, offset| Stored { pack, offset, len: 3 };
+    let (needed, unused) = (Digest::of(b"needed"), Digest::of(b"unused"));
+    c.add_pack(old, vec![(needed, at(old, 40)), (unused, at(old, 80))])
+        .unwrap();
+    let now = UnixSeconds::now();
+    let cutoff = UnixSeconds(now.0 + 1);
+    let sweep = |published, cutoff| Sweep {
+        published,
+        cutoff,
+        now,
+        packs: vec![old],
+        moved: vec![Moved {
+            digest: needed,
+            from: at(old, 40),
+            to: at(new, 40),
+        }],
+        unused: vec![(unused, at(old, 80))],
+    };
+    // A release came after it was found out what is in use.
+    let (published, _) = c.lists().unwrap();
+    publish(c, "web", 1);
+    assert_eq!(c.sweep(sweep(published, cutoff)).unwrap(), None);
+    assert_eq!(c.retain_files(published, Arc::default()).unwrap(), None);
+    let (published, lists) = c.lists().unwrap();
+    assert_eq!(lists.len(), 1);
+    // A publisher was told that one of the chunks is there.
+    assert_eq!(
+        c.rely(&[needed, Digest::of(b"absent")], UnixSeconds(now.0 + 1_000))
+            .unwrap(),
+        [Some(at(old, 40)), None]
+    );
+    assert_eq!(c.packs_unused_since(cutoff).unwrap().len(), 0);
+    assert_eq!(c.sweep(sweep(published, cutoff)).unwrap(), Some(vec![]));
+    assert_eq!(
+        c.chunks(&[needed, unused]).unwrap(),
+        [Some(at(old, 40)), Some(at(old, 80))]
+    );
+    // A publisher checked its content before some of it was removed.
+    let later = UnixSeconds(now.0 + 2_000);
+    let checked = NewRelease {
+        sweeps: c.sweeps().unwrap(),
+        ..release("web", 2)
+    };
+    assert_eq!(c.sweep(sweep(published, later)).unwrap(), Some(vec![old]));
+    assert_eq!(c.chunks(&[needed, unused]).unwrap(), [Some(at(new, 40)), None]);
+    assert_eq!(c.packs().unwrap().into_iter().collect::<Vec<_>>(), [new]);
+    assert_eq!(c.stored_bytes().unwrap(), 3);
+    assert_eq!(c.publish(checked.clone()).unwrap(), Published::Swept);
+    let again = NewRelease {
+        sweeps: c.sweeps().unwrap(),
+        ..checked
+    };
+    assert!(matches!(c.publish(again).unwrap(), Published::New(_)));
+    // What is not there any more cannot be assigned.
+    assert_eq!(c.remove_releases(1).unwrap().len(), 1);
+    let gone = NewAssignment {
+        configuration: "web".parse().unwrap(),
+        release: Some(1),
+        target: Target::All,
+        now: NOW,
+    };
+    assert_eq!(c.assign(gone).unwrap(), Assigned::NoRelease);
 }
 
 fn long_events_are_bounded_in_bytes(c: &dyn Catalogue) {
