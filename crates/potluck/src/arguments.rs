@@ -213,7 +213,7 @@ mod tests {
            4  the management server cannot be reached
            5  agent --once: a step failed
           64  the command line is wrong
-          65  what was to be read is wrong: a configuration, a settings file, a join string
+          65  what was to be read is wrong: a configuration, settings, a join string, a data directory, a backup
         ");
     }
 }

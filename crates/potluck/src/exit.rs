@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     StepFailed = 5,
     /// The command line is wrong.
     Usage = 64,
-    /// What was given to read is wrong: a configuration, a file of settings, a join string.
+    /// What was given to read is wrong: a configuration, a file of settings, a join string, a data directory, a backup.
     Data = 65,
 }
 
@@ -35,7 +35,7 @@ Exit codes:
    4  the management server cannot be reached
    5  agent --once: a step failed
   64  the command line is wrong
-  65  what was to be read is wrong: a configuration, a settings file, a join string";
+  65  what was to be read is wrong: a configuration, settings, a join string, a data directory, a backup";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
