@@ -43,4 +43,6 @@ def furnish() -> None:
     # `/run` may be read-only or owned by somebody else; in here an empty one does.
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     os.mkdir("/run/netns")
+    # Process ids are small in here and come again; names that are made of them (faketime's) must not meet those of other runs.
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
