@@ -13,6 +13,9 @@ from lab.network import Network
 from lab.payload import Payload
 from lab.wire import Wire
 
+# A request for the list that was noted so shortly before the capture ended may have gone out after it.
+LAST_MICROS = 50_000
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -33,7 +36,8 @@ class Lab:
 
     def evidence(self, fleet: Fleet, node: Node, wire: Wire, published: Payload, waste: int | None = None) -> Evidence:
         return Evidence(
-            trace=node.trace(),
+            # An address may still change while the capture is being read.
+            trace=node.trace().captured_until(wire.ended - LAST_MICROS),
             wire=wire,
             payload=published,
             root=node.root,

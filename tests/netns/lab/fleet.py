@@ -42,7 +42,9 @@ class Node:
 
     def start(self, *more: str | Path, join: bool = True, under: tuple[str, ...] = ()) -> None:
         """Starts the agent with `more` arguments; `join` is for the first time, `under` a program that runs it."""
-        expect(self.agent is None or not self.agent.running(), f"the agent of {self.name} runs already")
+        # A process whose threads still wait for the disk is not gone yet, however it was killed.
+        if agent := self.agent:
+            wait_until(f"the agent of {self.name} before this one to be gone", 30, lambda: not agent.running())
         joining = ["--join", self._fleet.join_string()] if join else []
         self.agent = self.host.start(
             f"agent {self.name}", self.log,

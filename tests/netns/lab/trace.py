@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 HELD, ORIGIN = "held", "origin"
@@ -87,6 +87,10 @@ class Trace:
     totals: dict[str, int]
     """Bytes by `held`, `peers` and `origin`."""
     recap: dict[str, int]
+
+    def captured_until(self, end: int) -> Trace:
+        """Without the requests for the list of which a capture that ended at `end` could not show anything."""
+        return replace(self, fetches=tuple(fetch for fetch in self.fetches if fetch.at <= end))
 
     def contents(self) -> list[File]:
         """One file for each different content: equal files are fetched once."""

@@ -38,8 +38,11 @@ class Wire:
         sent: dict[tuple[object, ...], tuple[str, Packet]] = {}
         reached: dict[tuple[object, ...], set[str]] = defaultdict(set)
         addresses: dict[str, str] = {}
+        self.ended = 0
+        """When the last packet was captured, of anybody's."""
         for host, packets in seen.items():
             for packet in packets:
+                self.ended = max(self.ended, packet.at)
                 sender = names.get(packet.source_mac)
                 if sender is None:
                     continue
