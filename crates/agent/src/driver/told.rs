@@ -20,6 +20,16 @@ use crate::{Finished, GIVE_UP};
 /// A clock that is off by this much is told of: long polls and slow links explain less.
 const CLOCK_OFF_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// Whether two heads differ in nothing that has to be kept: a sync of the disk for each long poll is too much.
+fn says_the_same(one: &Head, other: &Head) -> bool {
+    let at_the_time = Head {
+        cursor: other.cursor,
+        time: other.time,
+        ..one.clone()
+    };
+    at_the_time == *other
+}
+
 impl Driver {
     pub(super) fn handle_head(&mut self, head: Head, cause: Cause) {
         let floor = self.head.as_ref().map_or(0, |head| head.assignment.signed.sequence);
@@ -43,7 +53,8 @@ impl Driver {
         if changed && let Err(error) = assignment.adoptable(UnixSeconds::now()) {
             return self.trouble(format!("the server's assignment is not adopted: {error}"));
         }
-        if let Err(error) = self.tools.home.save_head(&head) {
+        let saved = self.head.as_ref().is_some_and(|before| says_the_same(before, &head));
+        if !saved && let Err(error) = self.tools.home.save_head(&head) {
             // Without the floor on disk an older assignment could be passed off as new after a restart.
             return self.trouble(format!("the server's assignment is not adopted: {error}"));
         }
