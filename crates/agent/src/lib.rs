@@ -60,6 +60,11 @@ const EVENTS: usize = 1_024;
 /// How long `once` waits for a server that cannot be reached, if nothing is known from before.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
+/// How long a datagram waits before it is looked at.
+const ANSWER_DELAY: Duration = Duration::from_millis(1);
+/// Datagrams that are looked at after one such wait, at most.
+const DATAGRAMS_TOGETHER: usize = 256;
+
 /// What an agent is told.
 pub struct AgentConfig {
     /// The node's data directory.
@@ -288,9 +293,19 @@ async fn accept(mut incoming: Incoming, events: mpsc::Sender<Event>) {
 }
 
 async fn receive(datagrams: &DatagramPort, events: mpsc::Sender<Event>) {
+    // More datagrams than the driver can take are lost, as on any full network.
+    let forward = |(from, multicast, bytes)| drop(events.try_send(Event::Datagram { from, multicast, bytes }));
     loop {
-        let (from, multicast, bytes) = datagrams.recv().await;
-        // More datagrams than the driver can take are lost, as on any full network.
-        drop(events.try_send(Event::Datagram { from, multicast, bytes }));
+        let first = datagrams.recv().await;
+        // Who asks several peers is still sending to the others: an answer now would come before they were asked.
+        tokio::time::sleep(ANSWER_DELAY).await;
+        forward(first);
+        for _ in 1..DATAGRAMS_TOGETHER {
+            tokio::select! {
+                biased;
+                next = datagrams.recv() => forward(next),
+                () = std::future::ready(()) => break,
+            }
+        }
     }
 }
