@@ -109,7 +109,15 @@ async fn who_comes_while_the_server_sends_as_much_as_it_can_is_asked_to_come_bac
     let first = tokio::spawn({
         let (client, body) = (slow.client.clone(), body.clone());
         // Takes 16 s at its site's limit, and is given up before.
-        async move { client.send(Method::POST, "/v1/node/chunks", &[], body).await }
+        // If the other one has the place, it comes again: else nobody would ever hold it.
+        async move {
+            loop {
+                let answer = client.send(Method::POST, "/v1/node/chunks", &[], body.clone()).await;
+                if answer.status == StatusCode::OK {
+                    break answer;
+                }
+            }
+        }
     });
     // The first one has its place sooner or later.
     let refused = loop {
