@@ -19,13 +19,14 @@ const MARK: &[u8] = b"POTLUCK_NODE=";
 /// What is needed to find a process group that is about to be started. `None`: this process has no session of its own, so that
 /// others' process groups could be taken for it.
 pub(crate) fn about_to_start() -> Option<Process> {
-    let own = rustix::process::getpid();
-    let session = rustix::process::getsid(None).ok()?;
+    let own = rustix::process::getpid().as_raw_pid();
+    // Not from getsid(2): it says 0 where the session was made outside the PID namespace, which is no process id.
+    let session = Stat::of(own)?.session;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     (own == session).then_some(Process {
         group: None,
-        session: session.as_raw_pid(),
+        session,
         started: (seconds * TICKS) as u64,
         boot: boot_id()?,
     })
