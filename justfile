@@ -4,6 +4,7 @@ check:
 
 # What takes longer: many seeds, larger fleets.
 long: build
+    PROPTEST_CASES=10000 cargo test --locked -p potluck-model -p potluck-proto -p potluck-net -p potluck-server -p potluck-store
     for seed in $(seq 1 50); do for scenario in cold warm lossy faulty; do \
         target/release/sim --nodes 200 --seed $seed --scenario $scenario || exit 1; \
     done; done
