@@ -1,13 +1,14 @@
 //! Asks the server for the node's list: because the node connected, and then whenever something changes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::api::{ErrorKind, Events, Labels, POLL_SECONDS_MAX, Presence};
 use potluck_model::trace::{Cause, What};
 use potluck_net::api::{ApiFault, Client};
 use potluck_net::watch::{Change, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::driver::Event;
@@ -20,6 +21,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fr
 /// What the task works with.
 pub(crate) struct HeadTask {
     pub(crate) client: Client,
+    /// Told when the server says that the node's certificate has expired.
+    pub(crate) expired: Arc<Notify>,
     pub(crate) outbox: Outbox,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) bind: Option<IpAddr>,
@@ -42,6 +45,9 @@ impl HeadTask {
                 }
             };
             let Some(fault) = fault else { return };
+            if fault.kind() == Some(ErrorKind::Expired) {
+                self.expired.notify_one();
+            }
             if outage.failed(&fault, Instant::now()) && self.events.send(Event::ServerUnreachable).await.is_err() {
                 return;
             }

@@ -19,6 +19,7 @@ mod outbox;
 mod peers;
 mod power;
 mod progress;
+mod renewal;
 mod room;
 mod serving;
 mod shapes;
@@ -39,7 +40,7 @@ use potluck_net::peer::{Incoming, Local, OpenError, PEER_PORT, PeerPort};
 use potluck_net::tls;
 use potluck_net::watch::Watcher;
 use potluck_store::{Store, StoreError};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use home::HomeError;
 pub use join::JoinFault;
@@ -52,6 +53,7 @@ use home::Home;
 use manners::Limits;
 use outbox::Outbox;
 use peers::{Peers, Up};
+use renewal::Renewal;
 use room::Room;
 
 /// Events that wait for the driver, at most.
@@ -195,8 +197,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         ..core_config(joined.node, boot, number)
     };
     let limits = Arc::new(Limits::new(&config.manners));
+    let expired = Arc::new(Notify::new());
+    let renewal = Renewal {
+        client: client.clone(),
+        events: events.clone(),
+        identity: identity.clone(),
+        key: joined.key.clone(),
+        expired: Arc::clone(&expired),
+    };
     let head = HeadTask {
         client: client.clone(),
+        expired,
         outbox: outbox.clone(),
         events: events.clone(),
         bind: config.bind,
@@ -236,6 +247,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let finished = tokio::select! {
         finished = driver.run(receiver) => finished,
         () = head.run(watcher) => Finished::Stopped,
+        () = renewal.run() => Finished::Stopped,
         () = head::report(client, outbox) => Finished::Stopped,
         () = accept(incoming, events.clone()) => Finished::Stopped,
         () = receive(&datagrams, events) => Finished::Stopped,

@@ -74,7 +74,7 @@ impl Drop for Connection {
 /// All connections.
 pub(crate) struct Peers {
     node: NodeId,
-    identity: Identity,
+    local: Local,
     endpoint: Endpoint,
     events: mpsc::Sender<Event>,
     writer: mpsc::Sender<Write>,
@@ -96,7 +96,10 @@ impl Peers {
     ) -> Self {
         Self {
             node,
-            identity,
+            local: Local {
+                identity,
+                audiences: Vec::new(),
+            },
             endpoint,
             events,
             writer,
@@ -109,16 +112,22 @@ impl Peers {
     }
 
     /// The keys that this node proves to have, and that its peers must prove one of.
-    pub(crate) fn set_audiences(&self, audiences: &[AudienceKey]) {
-        let audiences = audiences
+    pub(crate) fn set_audiences(&mut self, audiences: &[AudienceKey]) {
+        self.local.audiences = audiences
             .iter()
             .filter_map(|audience| crate::keys::parse(&audience.key))
             .collect();
-        let local = Local {
-            identity: self.identity.clone(),
-            audiences,
-        };
-        if let Err(error) = self.endpoint.update(&local) {
+        self.update();
+    }
+
+    /// What this node proves itself with on new connections.
+    pub(crate) fn set_identity(&mut self, identity: Identity) {
+        self.local.identity = identity;
+        self.update();
+    }
+
+    fn update(&self) {
+        if let Err(error) = self.endpoint.update(&self.local) {
             tracing::error!(%error, "peers cannot be reached with this node's certificate");
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! All paths begin with `/v1`. docs/protocol.md lists the routes; the server generates the OpenAPI document from them.
 
+mod identity;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::{Assignment, Root, Signed};
 use crate::trace::{Event, Recap};
 use crate::{AudienceName, ConfigurationName, Digest, LabelKey, NodeId, StepId, UnixSeconds, VersionName};
+
+pub use identity::{RenewAnswer, RenewRequest};
 
 /// Labels or facts: short values by key.
 pub type Labels = BTreeMap<LabelKey, String>;
@@ -404,6 +408,8 @@ pub enum ErrorKind {
     BadRequest,
     /// No certificate, or not one that may do this. 403.
     Forbidden,
+    /// The certificate has expired: it is good for renewal alone. 403.
+    Expired,
     /// The token is unknown, expired or used up. 403.
     Token,
     /// There is no such thing. 404.

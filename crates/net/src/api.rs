@@ -10,7 +10,7 @@ mod fault;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use hyper::{Method, StatusCode, header};
 use potluck_model::Digest;
 use potluck_model::api::{
     ApiError, CHUNKS_PER_REQUEST_MAX, ErrorKind, Events, Head, JoinAnswer, JoinRequest, POLL_SECONDS_MAX, Presence,
+    RenewAnswer, RenewRequest,
 };
 use potluck_model::join::JoinString;
 use rustls::ClientConfig;
@@ -53,7 +54,7 @@ pub struct Client {
 
 struct Shared {
     servers: Vec<String>,
-    tls: Arc<ClientConfig>,
+    tls: RwLock<Arc<ClientConfig>>,
     bind: Option<IpAddr>,
     /// Index of the address that worked last.
     preferred: AtomicUsize,
@@ -118,7 +119,7 @@ impl Client {
         Self {
             shared: Arc::new(Shared {
                 servers,
-                tls,
+                tls: RwLock::new(tls),
                 bind: None,
                 preferred: AtomicUsize::new(0),
                 idle: Mutex::default(),
@@ -138,7 +139,7 @@ impl Client {
         Self {
             shared: Arc::new(Shared {
                 servers: self.shared.servers.clone(),
-                tls: self.shared.tls.clone(),
+                tls: RwLock::new(self.shared.tls()),
                 bind,
                 preferred: AtomicUsize::new(0),
                 idle: Mutex::default(),
@@ -150,6 +151,12 @@ impl Client {
     /// The server's addresses.
     pub fn servers(&self) -> &[String] {
         &self.shared.servers
+    }
+
+    /// From now on connections are made with this configuration. Requests under way go on.
+    pub fn use_tls(&self, tls: Arc<ClientConfig>) {
+        *self.shared.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        self.reset();
     }
 
     /// After a change of the network: the next requests use fresh connections. Requests under way go on.
@@ -181,6 +188,11 @@ impl Client {
     /// `POST /v1/join`.
     pub async fn join(&self, request: &JoinRequest) -> Result<JoinAnswer, ApiFault> {
         self.post("/v1/join", request).await
+    }
+
+    /// `POST /v1/node/renew`: a new certificate for the node's key.
+    pub async fn renew(&self, request: &RenewRequest) -> Result<RenewAnswer, ApiFault> {
+        self.post("/v1/node/renew", request).await
     }
 
     /// `GET /v1/node/head`: waits up to `wait` seconds (at most `POLL_SECONDS_MAX`) for something newer than `cursor`.
@@ -348,6 +360,10 @@ async fn refusal(path: &str, answer: Answer) -> ApiFault {
 }
 
 impl Shared {
+    fn tls(&self) -> Arc<ClientConfig> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,13 +8,14 @@ mod reason;
 mod verify;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use potluck_model::{Digest, NodeId};
-use rustls::client::Resumption;
+use potluck_model::{Digest, NodeId, UnixSeconds};
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 pub(crate) use reason::tls_reason;
@@ -91,19 +92,19 @@ impl Clone for Identity {
 impl Identity {
     /// Parses what the server and `generate_key_and_csr` gave.
     pub fn from_pem(certificate: &str, key: &str, ca: &str) -> Result<Self, TlsError> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| pem_fault("certificate", &error))?;
-        if chain.is_empty() {
-            return Err(pem_fault("certificate", &"it holds none"));
-        }
         let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes())
             .map_err(|error| pem_fault("private key (PKCS#8)", &error))?;
         Ok(Self {
-            chain,
+            chain: chain(certificate)?,
             key,
             ca: certificate_from_pem(ca)?,
         })
+    }
+
+    /// The same key with another certificate, PEM.
+    pub fn renewed(&self, certificate: &str) -> Result<Self, TlsError> {
+        let chain = chain(certificate)?;
+        Ok(Self { chain, ..self.clone() })
     }
 
     /// The node that this is the identity of.
@@ -111,10 +112,36 @@ impl Identity {
         node_of(self.chain.first().map_or(&[], |leaf| leaf.as_ref()))
     }
 
-    /// When the certificate expires, in seconds since 1970.
-    pub fn expires(&self) -> Result<potluck_model::UnixSeconds, TlsError> {
-        verify::expires(self.chain.first().map_or(&[], |leaf| leaf.as_ref()))
+    /// From when to when the certificate is valid.
+    pub fn validity(&self) -> Result<(UnixSeconds, UnixSeconds), TlsError> {
+        verify::validity(self.chain.first().map_or(&[], |leaf| leaf.as_ref()))
     }
+
+    /// Checks that this is a node's identity that its peers will believe: its certificate is the CA's, was valid from the
+    /// beginning, and fits its key.
+    pub fn check_node(&self) -> Result<NodeId, TlsError> {
+        let node = self.node()?;
+        let (from, _) = self.validity()?;
+        let leaf = self.chain.first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let beginning = UnixTime::since_unix_epoch(Duration::from_secs(from.0));
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots(&self.ca)?), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(leaf, &self.chain[1..], &node_name(node), &[], beginning)?;
+        client_config(Some(self), &self.ca)?;
+        Ok(node)
+    }
+}
+
+/// All certificates in a PEM text, at least one.
+fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| pem_fault("certificate", &error))?;
+    if chain.is_empty() {
+        return Err(pem_fault("certificate", &"it holds none"));
+    }
+    Ok(chain)
 }
 
 /// The first certificate in a PEM text.

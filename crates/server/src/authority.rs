@@ -18,13 +18,13 @@ use rustls::sign::CertifiedKey;
 use crate::caller::{NODE_SUFFIX, OPERATOR_SUFFIX, SERVER_NAME};
 use crate::{ServerError, data};
 
-/// For how long a node's certificate is valid.
-pub(crate) const NODE_DAYS: u64 = 30;
 const SERVER_DAYS: u64 = 90;
 const OPERATOR_DAYS: u64 = 365;
 const CA_DAYS: u64 = 20 * 365;
-/// Certificates begin to be valid this long ago, so that a clock that is a day off does not matter.
+/// Certificates begin to be valid this long ago, so that a clock that is a day off does not matter: but for no more than
+/// this part of their life, since they are renewed at two thirds of it.
 const BACKDATE_DAYS: u64 = 2;
+const BACKDATE_PART: u64 = 15;
 /// An operator's certificate is renewed when it has less than this left.
 const OPERATOR_RENEW_DAYS: u64 = 60;
 const DAY: u64 = 86_400;
@@ -36,6 +36,8 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     assignment_key: SigningKey,
     root: Root,
+    /// Seconds for which a node's certificate is valid.
+    node_life: u64,
 }
 
 /// The key of a certificate signing request whose sender has proven that it holds it.
@@ -56,8 +58,8 @@ impl RequestedKey {
 }
 
 impl Authority {
-    /// Reads the keys, and makes those that do not exist.
-    pub(crate) fn open(keys: &Path) -> Result<Self, ServerError> {
+    /// Reads the keys, and makes those that do not exist. Certificates of nodes are valid for `node_life`.
+    pub(crate) fn open(keys: &Path, node_life: Duration) -> Result<Self, ServerError> {
         let (ca, issuer) = open_ca(&keys.join("ca.pem"))?;
         let assignment_key = open_assignment_key(&keys.join("assignment.key"))?;
         let root = open_root(&keys.join("root.json"), &assignment_key)?;
@@ -67,6 +69,7 @@ impl Authority {
             issuer,
             assignment_key,
             root,
+            node_life: node_life.as_secs(),
         })
     }
 
@@ -95,10 +98,10 @@ impl Authority {
         self.assignment_key.sign(assignment)
     }
 
-    /// A certificate (PEM) for a node, valid for `NODE_DAYS`, as client and, towards its peers, as server.
+    /// A certificate (PEM) for a node, as client and, towards its peers, as server.
     pub(crate) fn node(&self, node: NodeId, key: &RequestedKey, now: UnixSeconds) -> Result<String, ServerError> {
         let name = format!("{node}{NODE_SUFFIX}");
-        let mut params = leaf(&name, now, NODE_DAYS)?;
+        let mut params = leaf(&name, now, self.node_life)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = vec![dns(&name)?];
         let certificate = params.signed_by(&key.0, &self.issuer).map_err(certificate_fault)?;
@@ -108,7 +111,7 @@ impl Authority {
     /// A fresh key and certificate for this server, with the CA's behind it, so that a joining node sees the CA's
     /// fingerprint. It lives in memory only: each server makes its own.
     pub(crate) fn server(&self, hosts: &[String], now: UnixSeconds) -> Result<Arc<CertifiedKey>, ServerError> {
-        let mut params = leaf(SERVER_NAME, now, SERVER_DAYS)?;
+        let mut params = leaf(SERVER_NAME, now, SERVER_DAYS * DAY)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = vec![dns(SERVER_NAME)?, dns("localhost")?];
         for host in hosts {
@@ -148,7 +151,7 @@ impl Authority {
             }
             _ => {
                 let name = format!("{name}{OPERATOR_SUFFIX}");
-                let mut params = leaf(&name, now, OPERATOR_DAYS)?;
+                let mut params = leaf(&name, now, OPERATOR_DAYS * DAY)?;
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
                 params.subject_alt_names = vec![dns(&name)?];
                 let key = new_key()?;
@@ -189,7 +192,7 @@ fn open_ca(path: &Path) -> Result<(CertificateDer<'static>, Issuer<'static, KeyP
     if data::read(path)?.is_none() {
         let key = new_key()?;
         let now = UnixSeconds::now();
-        let mut params = leaf("Potluck fleet CA", now, CA_DAYS)?;
+        let mut params = leaf("Potluck fleet CA", now, CA_DAYS * DAY)?;
         // A name of its own, so that the CAs of two fleets are never taken for each other.
         let mut unique = [0_u8; 4];
         random(&mut unique)?;
@@ -238,13 +241,14 @@ fn open_root(path: &Path, key: &SigningKey) -> Result<Root, ServerError> {
     Ok(root)
 }
 
-fn leaf(name: &str, now: UnixSeconds, days: u64) -> Result<CertificateParams, ServerError> {
+fn leaf(name: &str, now: UnixSeconds, life: u64) -> Result<CertificateParams, ServerError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(now.0.saturating_sub(BACKDATE_DAYS * DAY));
-    params.not_after = epoch + Duration::from_secs(now.0 + days * DAY);
+    let backdate = (BACKDATE_DAYS * DAY).min(life / BACKDATE_PART);
+    params.not_before = epoch + Duration::from_secs(now.0.saturating_sub(backdate));
+    params.not_after = epoch + Duration::from_secs(now.0 + life);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     let mut serial = [0_u8; 16];

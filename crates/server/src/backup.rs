@@ -415,7 +415,7 @@ mod tests {
 
     fn server(data: &Path) {
         let dir = DataDir::open(data).unwrap();
-        Authority::open(&dir.keys()).unwrap();
+        Authority::open(&dir.keys(), crate::NODE_CERTIFICATE_LIFE).unwrap();
         fs::write(dir.operator(), "{}").unwrap();
         let catalogue = SqliteCatalogue::open(&dir.database()).unwrap();
         let blobs = DirectoryBlobs::open(&dir.packs()).unwrap();

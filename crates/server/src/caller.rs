@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use potluck_model::NodeId;
+use potluck_model::{Digest, NodeId, UnixSeconds};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 
@@ -20,6 +20,45 @@ pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     /// What its certificate proves.
     pub(crate) role: Role,
+    /// The certificate, unless it is anonymous.
+    pub(crate) presented: Option<Presented>,
+}
+
+impl Caller {
+    /// The holder of a certificate that was verified against the CA already, but for its time. `None`: one that is for
+    /// something else.
+    pub(crate) fn of(address: SocketAddr, certificate: Option<&CertificateDer<'_>>) -> Option<Self> {
+        Some(Self {
+            address,
+            role: Role::of(certificate)?,
+            presented: certificate.map(|der| Presented::of(der).ok_or(())).transpose().ok()?,
+        })
+    }
+
+    /// Whether its certificate is not valid any more. Asked for each request: connections outlive certificates.
+    pub(crate) fn expired(&self, now: UnixSeconds) -> bool {
+        self.presented.is_some_and(|presented| now > presented.expires)
+    }
+}
+
+/// What else of a certificate counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Presented {
+    /// Digest of its key.
+    pub(crate) key: Digest,
+    /// The last second in which it is valid.
+    pub(crate) expires: UnixSeconds,
+}
+
+impl Presented {
+    /// Reads it, verified or not. `None`: it is no certificate.
+    pub(crate) fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        Some(Self {
+            key: Digest::of(parsed.public_key().raw),
+            expires: UnixSeconds(u64::try_from(parsed.validity().not_after.timestamp()).ok()?),
+        })
+    }
 }
 
 /// What a certificate of the fleet's CA proves.

@@ -1,11 +1,18 @@
 //! What the server is told when it starts.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use potluck_model::join::ADDRESSES_MAX;
 
 use crate::site::Site;
+
+/// For how long a node's certificate is valid unless told otherwise.
+pub const NODE_CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// For how long it may be: long enough for nodes to renew it, and not for ever.
+pub const NODE_CERTIFICATE_LIVES: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(400 * 86_400);
 
 /// The port on which the management server listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7440;
@@ -34,6 +41,8 @@ pub struct ServerConfig {
     pub downloads_max: usize,
     /// The operator's site map.
     pub sites: Vec<Site>,
+    /// For how long a node's certificate is valid, within `NODE_CERTIFICATE_LIVES`. A node renews it at two thirds of that.
+    pub node_certificate_life: Duration,
 }
 
 impl ServerConfig {
@@ -46,6 +55,7 @@ impl ServerConfig {
             connections_max: CONNECTIONS_MAX,
             downloads_max: downloads_max(),
             sites: Vec::new(),
+            node_certificate_life: NODE_CERTIFICATE_LIFE,
         }
     }
 }

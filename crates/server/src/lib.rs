@@ -30,11 +30,12 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod verifier;
 
 pub use backup::{BackupError, Copied, backup, restore};
 pub use blobs::BlobsError;
 pub use catalogue::CatalogueError;
-pub use config::{CONNECTIONS_MAX, DEFAULT_PORT, ServerConfig};
+pub use config::{CONNECTIONS_MAX, DEFAULT_PORT, NODE_CERTIFICATE_LIFE, NODE_CERTIFICATE_LIVES, ServerConfig};
 pub use error::ServerError;
 pub use server::{RunningServer, run};
 pub use site::{SITE_NETWORKS_MAX, SITES_MAX, Site};

@@ -10,7 +10,7 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig as TlsConfig};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +22,7 @@ use tower_service::Service;
 use crate::ServerError;
 use crate::app::stopped;
 use crate::caller::{Caller, Role};
+use crate::verifier::CallerVerifier;
 use stall::Stall;
 
 /// TLS handshakes and connections without a certificate at the same time.
@@ -72,14 +73,11 @@ pub(crate) fn tls_config(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(ca.clone()).map_err(|error| fault(&error))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| fault(&error))?;
+    let verifier = CallerVerifier::new(roots, provider.clone()).map_err(|error| fault(&error))?;
     let mut config = TlsConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| fault(&error))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // No resumption: a certificate is verified on each connection, and connections are few and long.
@@ -168,13 +166,12 @@ async fn serve(
         }
     };
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let Some(role) = Role::of(certificate) else {
+    let Some(caller) = Caller::of(address, certificate) else {
         tracing::warn!(%address, "a certificate of this fleet's CA that is neither a node's nor an operator's was refused");
         return;
     };
     // Who has proven who it is does not count against the others any more.
-    let unproven = (role == Role::Anonymous).then_some(unproven);
-    let caller = Caller { address, role };
+    let unproven = (caller.role == Role::Anonymous).then_some(unproven);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         let mut router = router.clone();

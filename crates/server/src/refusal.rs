@@ -57,7 +57,7 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self.kind {
             ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
-            ErrorKind::Forbidden | ErrorKind::Token => StatusCode::FORBIDDEN,
+            ErrorKind::Forbidden | ErrorKind::Expired | ErrorKind::Token => StatusCode::FORBIDDEN,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

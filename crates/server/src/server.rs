@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use potluck_model::units::print_duration;
 use potluck_model::{Digest, UnixSeconds};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
@@ -13,7 +14,7 @@ use crate::app::{App, stopped};
 use crate::authority::Authority;
 use crate::blobs::{Blobs, DirectoryBlobs, adopt};
 use crate::catalogue::{Catalogue, SqliteCatalogue};
-use crate::config::{advertised, host};
+use crate::config::{NODE_CERTIFICATE_LIVES, advertised, host};
 use crate::data::DataDir;
 use crate::listener::{Certificate, Listener, tls_config};
 use crate::site::SiteMap;
@@ -46,7 +47,16 @@ impl RunningServer {
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let sites = SiteMap::new(&config.sites).map_err(ServerError::Config)?;
         let path = config.data.clone();
-        let open = tokio::task::spawn_blocking(move || open(&path));
+        let life = config.node_certificate_life;
+        if !NODE_CERTIFICATE_LIVES.contains(&life) {
+            return Err(ServerError::Config(format!(
+                "certificates of nodes cannot be valid for {}: between {} and {}",
+                print_duration(life),
+                print_duration(*NODE_CERTIFICATE_LIVES.start()),
+                print_duration(*NODE_CERTIFICATE_LIVES.end())
+            )));
+        }
+        let open = tokio::task::spawn_blocking(move || open(&path, life));
         let (data, authority, catalogue, blobs) =
             open.await.map_err(|fault| ServerError::Config(fault.to_string()))??;
         let socket = bind(config.listen)?;
@@ -115,9 +125,9 @@ pub async fn run(config: ServerConfig, shutdown: impl Future<Output = ()> + Send
 
 type Opened = (Arc<DataDir>, Authority, Arc<dyn Catalogue>, Arc<dyn Blobs>);
 
-fn open(path: &std::path::Path) -> Result<Opened, ServerError> {
+fn open(path: &std::path::Path, life: Duration) -> Result<Opened, ServerError> {
     let data = DataDir::open(path)?;
-    let authority = Authority::open(&data.keys())?;
+    let authority = Authority::open(&data.keys(), life)?;
     let catalogue = SqliteCatalogue::open(&data.database())?;
     let blobs = DirectoryBlobs::open(&data.packs())?;
     let known = catalogue.packs()?;

@@ -10,6 +10,7 @@ use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use potluck_model::UnixSeconds;
 use potluck_model::api::ErrorKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -28,6 +29,8 @@ pub(crate) enum Who {
     Open,
     /// Nodes that were admitted.
     Node,
+    /// The same, also with a certificate that has expired.
+    NodeToRenew,
     /// Operators.
     Operator,
     /// Both.
@@ -39,7 +42,7 @@ impl Who {
     pub(crate) fn admits(self, role: &Role) -> bool {
         match (self, role) {
             (Self::Open, _)
-            | (Self::Node | Self::NodeOrOperator, Role::Node(_))
+            | (Self::Node | Self::NodeToRenew | Self::NodeOrOperator, Role::Node(_))
             | (Self::Operator | Self::NodeOrOperator, Role::Operator(_)) => true,
             (_, _) => false,
         }
@@ -48,7 +51,7 @@ impl Who {
     fn name(self) -> &'static str {
         match self {
             Self::Open => "anybody",
-            Self::Node => "nodes",
+            Self::Node | Self::NodeToRenew => "nodes",
             Self::Operator => "operators",
             Self::NodeOrOperator => "nodes and operators",
         }
@@ -172,33 +175,50 @@ struct Guard {
 
 /// Lets a request through to its handler if its caller may call it. Without a word about what is behind, if not.
 async fn admit(State(guard): State<Guard>, mut request: Request, next: Next) -> Result<Response, Refusal> {
-    let role = request
-        .extensions()
-        .get::<Caller>()
-        .map_or(Role::Anonymous, |caller| caller.role.clone());
-    if !guard.who.admits(&role) {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let role = caller.as_ref().map_or(&Role::Anonymous, |caller| &caller.role);
+    if !guard.who.admits(role) {
         let message = match role {
             Role::Anonymous => format!("this is for {} with a certificate of this fleet", guard.who.name()),
             Role::Node(_) | Role::Operator(_) => format!("this is for {}", guard.who.name()),
         };
         return Err(Refusal::new(ErrorKind::Forbidden, message));
     }
-    if let Role::Node(node) = role {
-        let known = guard
-            .app
-            .blocking(move |app| Ok(app.catalogue.node(node)?.is_some()))
-            .await?;
-        if !known {
-            let message = format!("node {node} is not known to this server: join it again with a new join string");
-            return Err(Refusal::new(ErrorKind::Forbidden, message));
-        }
-        guard.app.saw(node);
+    if guard.who != Who::Open
+        && let Some(caller) = caller
+    {
+        check_standing(&guard, &caller).await?;
     }
     if content_length(request.headers()).is_some_and(|length| length > guard.body_max as u64) {
         return Err(too_large(guard.body_max));
     }
     request.extensions_mut().insert(BodyMax(guard.body_max));
     Ok(next.run(request).await)
+}
+
+/// Checks that who calls still belongs to the fleet, whatever its certificate says.
+async fn check_standing(guard: &Guard, caller: &Caller) -> Result<(), Refusal> {
+    if guard.who != Who::NodeToRenew && caller.expired(UnixSeconds::now()) {
+        let remedy = match caller.role {
+            Role::Node(_) => "a node renews it by itself",
+            Role::Operator(_) | Role::Anonymous => "the operator needs a new credential",
+        };
+        return Err(Refusal::new(
+            ErrorKind::Expired,
+            format!("the certificate has expired: {remedy}; is this machine's clock right?"),
+        ));
+    }
+    let (Role::Node(node), Some(presented)) = (&caller.role, caller.presented) else {
+        return Ok(());
+    };
+    let node = *node;
+    let key = guard.app.blocking(move |app| Ok(app.catalogue.key(node)?)).await?;
+    if key != Some(presented.key) {
+        let message = format!("node {node} is not known to this server: join it again with a new join string");
+        return Err(Refusal::new(ErrorKind::Forbidden, message));
+    }
+    guard.app.saw(node);
+    Ok(())
 }
 
 /// The OpenAPI 3.1 document of the table.

@@ -5,6 +5,7 @@
 mod content;
 mod disk;
 mod heal;
+mod identity;
 mod manners;
 mod run;
 mod told;
@@ -33,6 +34,7 @@ use crate::lists::{LoadError, Loaded};
 use crate::manners::{Limits, Manners};
 use crate::outbox::Outbox;
 use crate::peers::{Peers, Taken, Up};
+use crate::renewal::Renewed;
 use crate::room::{Room, Shortage};
 use crate::serving::Serving;
 use crate::shapes::Shapes;
@@ -55,6 +57,8 @@ pub(crate) enum Event {
     Head { head: Box<Head>, cause: Cause },
     /// The server could not be asked for the first time; the message says why.
     ServerUnreachable,
+    /// The node has a new certificate.
+    Renewed(Box<Renewed>),
     /// Links or addresses changed.
     NetworkChanged,
     /// An opened datagram.
@@ -348,6 +352,7 @@ impl Driver {
         match event {
             Event::Head { head, cause } => self.handle_head(*head, cause),
             Event::ServerUnreachable => self.handle_server_unreachable(),
+            Event::Renewed(renewed) => self.handle_renewed(*renewed),
             Event::NetworkChanged => {
                 self.leave_network();
                 self.tools.datagrams.refresh();

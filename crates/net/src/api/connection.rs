@@ -71,7 +71,7 @@ impl Connection {
             stream: tcp,
             moved: moved.clone(),
         };
-        let tls = TlsConnector::from(shared.tls.clone())
+        let tls = TlsConnector::from(shared.tls())
             .connect(crate::tls::server_name(), counted)
             .await
             .map_err(|error| match tls_reason(&error) {

@@ -208,7 +208,9 @@ fn a_request_for_a_certificate_is_for_the_key_and_names_nobody() {
 fn identities_know_their_node_and_their_end() {
     let ca = TestCa::new();
     assert_eq!(ca.node(NODE).node().unwrap(), NODE);
-    assert!(ca.node(NODE).expires().unwrap() > potluck_model::UnixSeconds::now());
+    let (from, to) = ca.node(NODE).validity().unwrap();
+    let now = potluck_model::UnixSeconds::now();
+    assert!(from <= now && now < to);
     assert!(matches!(ca.operator("alice").node(), Err(TlsError::NotANode { names }) if names.len() == 1));
     assert!(matches!(node_of(b"no certificate"), Err(TlsError::Certificate(_))));
     assert!(Identity::from_pem("", "", "").is_err());

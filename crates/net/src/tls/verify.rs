@@ -29,9 +29,14 @@ pub(super) fn node_of(certificate: &[u8]) -> Result<NodeId, TlsError> {
     node.ok_or(TlsError::NotANode { names })
 }
 
-pub(super) fn expires(certificate: &[u8]) -> Result<UnixSeconds, TlsError> {
-    let seconds = parse(certificate)?.validity().not_after.timestamp();
-    Ok(UnixSeconds(u64::try_from(seconds).unwrap_or(0)))
+pub(super) fn validity(certificate: &[u8]) -> Result<(UnixSeconds, UnixSeconds), TlsError> {
+    let certificate = parse(certificate)?;
+    let validity = certificate.validity();
+    let seconds = |timestamp: i64| UnixSeconds(u64::try_from(timestamp).unwrap_or(0));
+    Ok((
+        seconds(validity.not_before.timestamp()),
+        seconds(validity.not_after.timestamp()),
+    ))
 }
 
 fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, TlsError> {

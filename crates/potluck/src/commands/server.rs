@@ -1,11 +1,15 @@
 //! `potluck server`: the management server.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use potluck_model::Network;
 use potluck_model::rate::{Limit, Schedule, Window};
-use potluck_server::{CatalogueError, DEFAULT_PORT, RunningServer, ServerConfig, ServerError, Site};
+use potluck_model::units::{parse_duration, print_duration};
+use potluck_server::{
+    CatalogueError, DEFAULT_PORT, NODE_CERTIFICATE_LIVES, RunningServer, ServerConfig, ServerError, Site,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 
@@ -29,6 +33,7 @@ Nodes and operators reach it on TCP port 7440. A settings file has the names of 
   data = \"/srv/potluck\"
   listen = \"0.0.0.0:7440\"
   advertise = [\"potluck.example.org:7440\"]
+  node-certificate-life = \"30d\"
 
   [[site]]
   name = \"branch-12\"
@@ -66,6 +71,7 @@ struct Settings {
     #[serde(default)]
     advertise: Vec<String>,
     downloads_max: Option<u32>,
+    node_certificate_life: Option<String>,
     #[serde(default)]
     site: Vec<SiteSettings>,
 }
@@ -155,6 +161,17 @@ fn configuration(args: Args, global: &Global) -> Result<ServerConfig, Failure> {
     }
     if let Some(max) = args.downloads_max.or(settings.downloads_max) {
         config.downloads_max = max as usize;
+    }
+    if let Some(text) = settings.node_certificate_life {
+        let wrong = |why: &dyn Display| {
+            Failure::new(format!("{}: node-certificate-life = {text:?}: {why}", path.display())).exit(Exit::Data)
+        };
+        config.node_certificate_life = parse_duration(&text).map_err(|error| wrong(&error))?;
+        if !NODE_CERTIFICATE_LIVES.contains(&config.node_certificate_life) {
+            let (least, most) = (NODE_CERTIFICATE_LIVES.start(), NODE_CERTIFICATE_LIVES.end());
+            let why = format!("between {} and {}", print_duration(*least), print_duration(*most));
+            return Err(wrong(&why));
+        }
     }
     let written = settings.listen.map(|text| {
         listen_address(&text).map_err(|why| {

@@ -67,11 +67,17 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn new(network: u8) -> Self {
+        Self::with_settings(network, "")
+    }
+
+    /// With a settings file for the server.
+    pub fn with_settings(network: u8, settings: &str) -> Self {
         let mut fleet = Self {
             dir: tempfile::tempdir().unwrap(),
             network,
             server: None,
         };
+        fs::write(fleet.path("server.toml"), settings).unwrap();
         fleet.start_server("127.0.0.1:0");
         fleet
     }
@@ -80,6 +86,8 @@ impl Fleet {
     pub fn start_server(&mut self, listen: &str) -> String {
         let mut service = Service::start(
             self.command(&["server", "--json", "--listen", listen])
+                .arg("--config")
+                .arg(self.path("server.toml"))
                 .arg("--data")
                 .arg(self.path("server"))
                 .stdout(Stdio::piped())

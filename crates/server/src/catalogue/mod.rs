@@ -118,6 +118,8 @@ pub(crate) trait Catalogue: Send + Sync {
     /// Uses a token up by one and admits a node. The same key with the same token again gets the same id, at no cost.
     fn redeem(&self, redemption: Redemption) -> Result<Redeemed>;
 
+    /// Digest of a node's key. `None`: there is no such node.
+    fn key(&self, node: NodeId) -> Result<Option<Digest>>;
     /// A node.
     fn node(&self, node: NodeId) -> Result<Option<NodeRecord>>;
     /// All nodes, by id.

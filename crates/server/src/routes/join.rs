@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use potluck_model::api::{ErrorKind, JoinAnswer, JoinRequest, Labels, TokenAnswer, TokenRequest};
+use potluck_model::api::{
+    ErrorKind, JoinAnswer, JoinRequest, Labels, RenewAnswer, RenewRequest, TokenAnswer, TokenRequest,
+};
 use potluck_model::join::{JoinString, Token};
 use potluck_model::{NodeId, UnixSeconds};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::authority::{RequestedKey, random};
@@ -24,20 +24,6 @@ const TOKEN_USES_MAX: u32 = 100_000;
 const TOKEN_SECONDS_MAX: u64 = 366 * 86_400;
 /// Ids that are tried until one is free; each is taken with a probability of less than 1 in 10^14.
 const IDS_TRIED: usize = 4;
-
-/// `POST /v1/node/renew`.
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct RenewRequest {
-    /// Certificate signing request, PEM. Only its key is used.
-    csr: String,
-}
-
-/// Answer to a `RenewRequest`.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct RenewAnswer {
-    /// The node's new certificate, PEM.
-    certificate: String,
-}
 
 pub(super) async fn token(
     State(app): State<Arc<App>>,
@@ -155,6 +141,11 @@ pub(super) async fn renew(
     Input(request): Input<RenewRequest>,
 ) -> Result<Json<RenewAnswer>, Refusal> {
     let key = RequestedKey::parse(&request.csr).map_err(Refusal::bad)?;
+    let joined_with = app.blocking(move |app| Ok(app.catalogue.key(node)?)).await?;
+    if joined_with != Some(key.digest()) {
+        let message = "the certificate signing request is for another key than the node joined with";
+        return Err(Refusal::new(ErrorKind::Forbidden, message));
+    }
     let certificate = app
         .authority
         .node(node, &key, UnixSeconds::now())

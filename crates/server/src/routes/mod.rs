@@ -16,8 +16,8 @@ use axum::http::Method;
 use potluck_model::Digest;
 use potluck_model::api::{
     AssignRequest, AssignmentInfo, CHUNKS_PER_REQUEST_MAX, Configuration, Events, GcReport, GcRequest, HaltRequest,
-    Head, JoinAnswer, JoinRequest, Labels, NodeEvents, NodeInfo, Presence, PublishRequest, Release, Status,
-    TokenAnswer, TokenRequest, UPLOAD_BYTES_MAX,
+    Head, JoinAnswer, JoinRequest, Labels, NodeEvents, NodeInfo, Presence, PublishRequest, Release, RenewAnswer,
+    RenewRequest, Status, TokenAnswer, TokenRequest, UPLOAD_BYTES_MAX,
 };
 
 use crate::table::{Route, Who, openapi};
@@ -101,12 +101,12 @@ pub(crate) fn all() -> Vec<Route> {
         Route::new(
             post.clone(),
             "/v1/node/renew",
-            Who::Node,
-            "A new certificate for this node.",
+            Who::NodeToRenew,
+            "A new certificate for this node, also if the one that it has expired.",
             join::renew,
         )
-        .takes::<join::RenewRequest>()
-        .answers::<join::RenewAnswer>(),
+        .takes::<RenewRequest>()
+        .answers::<RenewAnswer>(),
         // For nodes and operators.
         Route::new(
             get.clone(),
@@ -262,12 +262,13 @@ pub(crate) fn all() -> Vec<Route> {
     let summary = "This API, as an OpenAPI document.";
     let path = "/v1/openapi.json";
     // The document tells of its own route as well.
-    let placeholder =
-        || Route::new(Method::GET, path, Who::Open, summary, async || Json(())).answers::<serde_json::Value>();
+    let placeholder = || {
+        Route::new(Method::GET, path, Who::NodeOrOperator, summary, async || Json(())).answers::<serde_json::Value>()
+    };
     routes.push(placeholder());
     let document = openapi(&routes);
     routes.pop();
     let handler = async move || Json(document.clone());
-    routes.push(Route::new(get, path, Who::Open, summary, handler).answers::<serde_json::Value>());
+    routes.push(Route::new(get, path, Who::NodeOrOperator, summary, handler).answers::<serde_json::Value>());
     routes
 }

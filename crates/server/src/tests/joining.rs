@@ -1,11 +1,13 @@
+use std::time::Duration;
+
 use hyper::StatusCode;
-use potluck_model::api::{ErrorKind, JoinAnswer, Labels, TokenRequest};
+use potluck_model::api::{ErrorKind, JoinAnswer, Labels, RenewAnswer, TokenRequest};
 use potluck_model::{Digest, UnixSeconds};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::World;
-use super::world::{Identity, key_and_csr};
+use super::world::{Identity, key_and_csr, renewal};
 
 #[tokio::test]
 async fn a_node_joins_and_is_known_by_its_certificate_from_then_on() {
@@ -69,7 +71,7 @@ async fn a_request_that_cannot_succeed_does_not_use_the_token_up() {
 async fn of_many_nodes_with_a_single_use_token_exactly_one_gets_in() {
     let world = World::new().await;
     let join = world.token(1, Labels::new()).await;
-    let attempts = (0..8).map(|_| async {
+    let attempts = (0..32).map(|_| async {
         let (_, csr) = key_and_csr();
         world.join(&join, &csr).await.status
     });
@@ -106,24 +108,25 @@ async fn what_a_certificate_request_claims_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_node_gets_a_new_certificate_for_its_own_id_and_no_other() {
-    let world = World::new().await;
+async fn a_node_gets_a_new_certificate_for_its_own_id_and_key_and_no_other() {
+    let world = World::with(|config| config.node_certificate_life = Duration::from_secs(7 * 86_400)).await;
     let node = world.node(&[]).await;
-    let (key, csr) = key_and_csr();
-    let answer: serde_json::Value = node
-        .client
-        .post("/v1/node/renew", &serde_json::json!({ "csr": csr }))
-        .await
-        .json();
+    let answer: RenewAnswer = node.client.post("/v1/node/renew", &renewal(&node.key)).await.json();
     let identity = Identity {
-        certificate: answer["certificate"].as_str().unwrap().to_owned(),
-        key,
+        certificate: answer.certificate,
+        key: node.key.clone(),
     };
     let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
     let days = (parsed.validity().not_after.timestamp() as u64 - UnixSeconds::now().0).div_ceil(86_400);
-    assert_eq!(days, crate::authority::NODE_DAYS);
+    assert_eq!(days, 7);
     let renewed = world.client(Some(&identity));
     let head: potluck_model::api::Head = renewed.get("/v1/node/head").await.json();
     assert_eq!(head.assignment.signed.node, node.id);
+    let (other, _) = key_and_csr();
+    let message = renewed
+        .post("/v1/node/renew", &renewal(&other))
+        .await
+        .refused(403, ErrorKind::Forbidden);
+    assert!(message.contains("another key"), "{message}");
 }

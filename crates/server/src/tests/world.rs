@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use potluck_model::api::{
     ApiError, AssignRequest, AssignmentInfo, ErrorKind, Events, Head, JoinAnswer, JoinRequest, Labels, NodeInfo,
-    Presence, PublishRequest, Release, Target, TokenAnswer, TokenRequest,
+    Presence, PublishRequest, Release, RenewRequest, Target, TokenAnswer, TokenRequest,
 };
 use potluck_model::chunk_list::{Chunk, ChunkList};
 use potluck_model::join::JoinString;
@@ -60,6 +60,7 @@ pub(super) struct Answer {
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) client: Client,
+    pub(super) key: String,
     pub(super) answer: JoinAnswer,
 }
 
@@ -122,11 +123,12 @@ impl World {
         let answer: JoinAnswer = self.join(&join, &csr).await.json();
         let identity = Identity {
             certificate: answer.certificate.clone(),
-            key,
+            key: key.clone(),
         };
         Node {
             id: answer.node,
             client: self.client(Some(&identity)),
+            key,
             answer,
         }
     }
@@ -431,6 +433,15 @@ pub(super) fn key_and_csr() -> (String, String) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
     (key.serialize_pem(), csr.pem().unwrap())
+}
+
+/// A request to renew the certificate of this key.
+pub(super) fn renewal(key: &str) -> RenewRequest {
+    let key = rcgen::KeyPair::from_pem(key).unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    RenewRequest {
+        csr: csr.pem().unwrap(),
+    }
 }
 
 pub(super) async fn start(data: &Path) -> RunningServer {

@@ -257,6 +257,10 @@ impl Catalogue for SqliteCatalogue {
         self.database.write(move |c| nodes::redeem(c, &redemption))
     }
 
+    fn key(&self, node: NodeId) -> Result<Option<Digest>> {
+        self.database.read(|c| nodes::key(c, node))
+    }
+
     fn node(&self, node: NodeId) -> Result<Option<NodeRecord>> {
         self.database.read(|c| nodes::node(c, node))
     }

@@ -123,6 +123,14 @@ fn hostname(facts: &Labels) -> Option<&str> {
 const NODE: &str = "id, key, labels, facts, addresses, version, joined, seen, sequence, configuration, release, list,
     list_size, progress, (SELECT group_concat(site, ', ') FROM sites WHERE node = nodes.id)";
 
+pub(super) fn key(c: &Connection, node: NodeId) -> Result<Option<Digest>> {
+    let key: Option<[u8; 32]> = c
+        .prepare_cached("SELECT key FROM nodes WHERE id = ?")?
+        .query_row([node.0 as i64], |row| row.get(0))
+        .optional()?;
+    Ok(key.map(Digest::from_bytes))
+}
+
 pub(super) fn node(c: &Connection, node: NodeId) -> Result<Option<NodeRecord>> {
     let mut statement = c.prepare_cached(&format!("SELECT {NODE} FROM nodes WHERE id = ?"))?;
     let mut rows = statement.query([node.0 as i64])?;
