@@ -15,6 +15,9 @@ use crate::pending::{Batch, Pending, Small};
 pub(crate) const FORMAT: u32 = 1;
 /// Memory for SQLite's pages, in KiB.
 const CACHE_KIB: i64 = 2_048;
+/// So many contents are looked up by one pass over all, if those are at most `SCAN_ROWS` times as many; fewer one by one.
+const SCAN_MIN: usize = 256;
+const SCAN_ROWS: usize = 4;
 /// Places of one chunk that are tried before it is fetched again.
 const HOLDERS_MAX: i64 = 4;
 
@@ -171,6 +174,33 @@ impl Index {
             .and_then(|mut statement| statement.query_row([blob(digest)], row_at).optional())
             .map_err(|source| self.fault("looking up a content", source))?;
         Ok(row.map(|row| self.with_pending(row)))
+    }
+
+    /// `find` for many contents, in the order given.
+    pub(crate) fn find_all(&self, digests: &[Digest]) -> Result<Vec<Option<Row>>, StoreError> {
+        let known = || -> rusqlite::Result<usize> {
+            self.db
+                .prepare_cached("SELECT count(*) FROM contents")?
+                .query_row([], |row| row.get(0))
+        };
+        let scan = digests.len() >= SCAN_MIN
+            && known().map_err(|source| self.fault("counting the contents", source))? <= SCAN_ROWS * digests.len();
+        if !scan {
+            return digests.iter().map(|digest| self.find(digest)).collect();
+        }
+        let read = || -> rusqlite::Result<BTreeMap<Digest, Row>> {
+            let mut statement = self
+                .db
+                .prepare_cached("SELECT id, digest, size, pack, start, missing, cut FROM contents")?;
+            let rows = statement.query_map([], row_at)?;
+            rows.map(|row| row.map(|row| (row.digest, row))).collect()
+        };
+        let rows = read().map_err(|source| self.fault("looking up contents", source))?;
+        let find = |digest: &Digest| match self.pending.small(digest) {
+            Some(small) => Some(row_of_small(*digest, small)),
+            None => rows.get(digest).map(|row| self.with_pending(*row)),
+        };
+        Ok(digests.iter().map(find).collect())
     }
 
     fn with_pending(&self, mut row: Row) -> Row {

@@ -324,19 +324,18 @@ impl Store {
 
     /// How much of each content is held, in the order given.
     pub fn states(&self, contents: &[Digest]) -> Result<Vec<State>, StoreError> {
-        let index = self.0.index();
-        contents
-            .iter()
-            .map(|content| index.find(content).map(state_of))
-            .collect()
+        let rows = self.0.index().find_all(contents)?;
+        Ok(rows.into_iter().map(state_of).collect())
     }
 
     /// Bytes that are not held of contents with these sizes, in the order given.
     pub fn lacking(&self, contents: &[(Digest, u64)]) -> Result<Vec<u64>, StoreError> {
         let index = self.0.index();
+        let digests: Vec<Digest> = contents.iter().map(|(content, _)| *content).collect();
         contents
             .iter()
-            .map(|(content, size)| match index.find(content)? {
+            .zip(index.find_all(&digests)?)
+            .map(|((_, size), row)| match row {
                 None => Ok(*size),
                 Some(row) if row.missing == 0 => Ok(0),
                 Some(row) => index.lacking(&row),
@@ -402,6 +401,49 @@ impl Store {
             }
             Err(error) => Err(StoreError::io("looking at", &path, error)),
         }
+    }
+
+    /// `locate` for many contents, in the order given. Of each file only the end of the last content is looked at.
+    pub fn locate_all(&self, contents: &[Digest]) -> Result<Vec<Option<Location>>, StoreError> {
+        let rows = self.0.index().find_all(contents)?;
+        let whole = |row: &&Row| row.missing == 0;
+        let mut ends = BTreeMap::<Container, u64>::new();
+        for row in rows.iter().flatten().filter(whole) {
+            let end = ends.entry(row.container()).or_default();
+            *end = (*end).max(row.start + row.size);
+        }
+        let mut paths = BTreeMap::new();
+        for (container, end) in ends {
+            let path = self.0.files.path(container);
+            if std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() >= end) {
+                paths.insert(container, path);
+            }
+        }
+        let locations = contents.iter().zip(rows).map(|(content, row)| {
+            let Some(row) = row.as_ref().filter(whole) else {
+                return Ok(None);
+            };
+            match paths.get(&row.container()) {
+                Some(path) => Ok(Some(Location {
+                    path: path.clone(),
+                    offset: row.start,
+                    len: row.size,
+                })),
+                // Something is wrong with that file.
+                None => self.locate(content),
+            }
+        });
+        locations.collect()
+    }
+
+    /// Where a content lies of which room was made, whether all of it is held or not; `None` if it is absent.
+    pub fn locate_part(&self, content: &Digest) -> Result<Option<Location>, StoreError> {
+        let row = self.0.index().find(content)?;
+        Ok(row.map(|row| Location {
+            path: self.0.files.path(row.container()),
+            offset: row.start,
+            len: row.size,
+        }))
     }
 
     /// Reads all that is held of a content, and forgets the chunks that are damaged; returns how many those were.

@@ -181,6 +181,40 @@ fn states_are_told_in_bulk_in_the_order_asked() {
 }
 
 #[test]
+fn many_contents_are_found_as_one_by_one_before_and_after_a_flush() {
+    let (dir, store) = open();
+    let items = smalls(400);
+    let (whole, part) = (Sample::new(1_001, 2), Sample::new(1_002, 2));
+    whole.put_all(&store);
+    store.prepare(&part.digest, &part.list).unwrap();
+    part.put(&store, [1]);
+    let mut all: Vec<Digest> = items.iter().map(|(digest, _)| *digest).collect();
+    all.extend([whole.digest, part.digest]);
+    let check = |held: usize| {
+        let one_by_one: Vec<_> = all.iter().map(|digest| store.locate(digest).unwrap()).collect();
+        assert_eq!(store.locate_all(&all).unwrap(), one_by_one);
+        assert_eq!(one_by_one.iter().flatten().count(), held + 1);
+        let states: Vec<_> = all.iter().map(|digest| store.state(digest).unwrap()).collect();
+        assert_eq!(store.states(&all).unwrap(), states);
+    };
+    check(0);
+    store.put_small(&items[100..300]).unwrap();
+    check(200);
+    store.flush().unwrap();
+    store.put_small(&items[..100]).unwrap();
+    check(300);
+    // What lies in a file that is gone is gone, and the rest is found all the same.
+    fs::remove_dir_all(dir.path().join("packs")).unwrap();
+    assert_eq!(store.locate_all(&all).unwrap().iter().flatten().count(), 1);
+    let room = store.locate_part(&part.digest).unwrap().unwrap();
+    assert_eq!(
+        (room.path, room.offset, room.len),
+        (part.file(dir.path()), 0, part.list.size())
+    );
+    assert_eq!(store.locate_part(&Digest::of(b"unknown")).unwrap(), None);
+}
+
+#[test]
 fn what_was_flushed_is_there_after_a_restart() {
     let (dir, store) = open();
     let items = smalls(10);
