@@ -118,6 +118,11 @@ impl Shapes {
         Some(parts)
     }
 
+    /// Whether a content is known to be of one chunk.
+    pub(crate) fn is_one(&self, content: &Digest) -> bool {
+        matches!(self.0.get(content), Some(Shape::One { .. }))
+    }
+
     /// Of how many chunks a content is, as far as is known; at least 1.
     pub(crate) fn chunks(&self, content: &Digest) -> u32 {
         match self.0.get(content) {

@@ -78,6 +78,10 @@ pub enum What {
         source: Source,
         /// Why from there.
         why: Why,
+        /// Small contents that came whole in the same transfer, for the same reason: digest and bytes of each, at most
+        /// `OBTAINED_WITH_MAX`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        with: Vec<(Digest, u64)>,
     },
     /// A source failed to deliver.
     SourceFailed {
@@ -134,6 +138,8 @@ pub enum What {
     },
 }
 
+/// The most contents that one event says were obtained together with another.
+pub const OBTAINED_WITH_MAX: usize = 63;
 /// The most bytes of one line of a step's output; longer ones are cut.
 pub const LINE_BYTES_MAX: usize = 2_000;
 
@@ -294,6 +300,7 @@ mod tests {
                 len: 5,
                 source: Source::Peer(NodeId(9)),
                 why: Why::Answered,
+                with: Vec::new(),
             },
         };
         let text = serde_json::to_string(&event).unwrap();
@@ -305,6 +312,27 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+
+    #[test]
+    fn small_contents_that_came_together_are_one_event() {
+        let empty = Digest::of(b"");
+        let what = What::Obtained {
+            digest: empty,
+            offset: 0,
+            len: 5,
+            source: Source::Origin,
+            why: Why::MyShare,
+            with: vec![(empty, 7)],
+        };
+        let text = serde_json::to_string(&what).unwrap();
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"event":"obtained","digest":"{empty}","offset":0,"len":5,"source":"origin","why":"my-share","with":[["{empty}",7]]}}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<What>(&text).unwrap(), what);
     }
 
     #[test]

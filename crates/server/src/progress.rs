@@ -46,7 +46,7 @@ impl Tracker {
         }
         match &event.what {
             What::Asked { .. } => self.begin(event, NodeState::Fetching),
-            What::Obtained { len, source, .. } => {
+            What::Obtained { len, source, with, .. } => {
                 if *source != Source::Held {
                     self.begin(event, NodeState::Fetching);
                 }
@@ -56,7 +56,8 @@ impl Tracker {
                         Source::Peer(_) => &mut self.progress.peer_bytes,
                         Source::Origin => &mut self.progress.origin_bytes,
                     };
-                    *bytes = bytes.saturating_add(*len);
+                    let with = with.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add(*len));
+                    *bytes = bytes.saturating_add(*len).saturating_add(with);
                 }
             }
             What::Complete {
@@ -157,6 +158,7 @@ mod tests {
             len,
             source,
             why: Why::Answered,
+            with: Vec::new(),
         }
     }
 
@@ -208,6 +210,22 @@ mod tests {
             "what went well in the end is no trouble"
         );
         assert_eq!(tracker.progress.step, None);
+    }
+
+    #[test]
+    fn contents_that_came_together_are_all_counted() {
+        let mut tracker = Tracker::assigned(true);
+        let digest = Digest::of(b"file");
+        let many = What::Obtained {
+            digest,
+            offset: 0,
+            len: 5,
+            source: Source::Origin,
+            why: Why::MyShare,
+            with: vec![(digest, 7), (digest, u64::MAX), (digest, 1)],
+        };
+        run(&mut tracker, vec![many]);
+        assert_eq!(tracker.progress.origin_bytes, u64::MAX, "a node may say anything");
     }
 
     #[test]

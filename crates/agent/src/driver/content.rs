@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use potluck_model::Digest;
 use potluck_model::chunk_list::ChunkList;
-use potluck_model::trace::{Source, What, Why};
+use potluck_model::trace::{OBTAINED_WITH_MAX, Source, What, Why};
 use potluck_proto::{Input, ListContent, TransferEnd, TransferId};
 
 use super::{Driver, Event, disk};
@@ -79,11 +79,10 @@ impl Driver {
         }
         if designated {
             self.totals = Totals::of(&loaded);
-            self.counted.clear();
-            for content in loaded.contents.iter().filter(|content| content.needed && content.held) {
-                self.counted.insert(content.content.digest);
-                self.obtained(content.content.digest, 0, content.content.size, Source::Held, Why::Held);
-            }
+            let held = loaded.contents.iter().filter(|content| content.needed && content.held);
+            self.counted = held.clone().map(|content| content.content.digest).collect();
+            let runs = held.map(|content| (content.content.digest, 0, content.content.size));
+            self.obtained_all(runs, Source::Held, Why::Held);
             self.loaded = Some(Arc::clone(&loaded));
             if let Some(shortage) = shortage {
                 self.short(shortage);
@@ -153,14 +152,45 @@ impl Driver {
     // Bytes.
 
     pub(super) fn obtained(&mut self, digest: Digest, offset: u64, len: u64, source: Source, why: Why) {
-        if self.totals.count(&digest, len, source) || source != Source::Held {
-            self.record(What::Obtained {
-                digest,
-                offset,
-                len,
-                source,
-                why,
-            });
+        self.obtained_all([(digest, offset, len)], source, why);
+    }
+
+    /// Tells where runs `(content, offset, len)` came from: small contents many at a time.
+    pub(super) fn obtained_all(
+        &mut self,
+        runs: impl IntoIterator<Item = (Digest, u64, u64)>,
+        source: Source,
+        why: Why,
+    ) {
+        let mut small: Vec<(Digest, u64)> = Vec::new();
+        for (digest, offset, len) in runs {
+            if !self.totals.count(&digest, len, source) && source == Source::Held {
+                continue;
+            }
+            if self.shapes.is_one(&digest) {
+                small.push((digest, len));
+            } else {
+                self.record(What::Obtained {
+                    digest,
+                    offset,
+                    len,
+                    source,
+                    why,
+                    with: Vec::new(),
+                });
+            }
+        }
+        for together in small.chunks(1 + OBTAINED_WITH_MAX) {
+            if let Some(((digest, len), with)) = together.split_first() {
+                self.record(What::Obtained {
+                    digest: *digest,
+                    offset: 0,
+                    len: *len,
+                    source,
+                    why,
+                    with: with.to_vec(),
+                });
+            }
         }
     }
 
@@ -206,11 +236,11 @@ impl Driver {
             abort.abort();
         }
         self.tools.peers.forget_transfer(transfer);
-        for (content, runs) in of.runs {
-            for (offset, len) in runs {
-                self.obtained(content, offset, len, of.source, of.why);
-            }
-        }
+        let runs = of
+            .runs
+            .into_iter()
+            .flat_map(|(content, runs)| runs.into_iter().map(move |(offset, len)| (content, offset, len)));
+        self.obtained_all(runs, of.source, of.why);
         self.ended.insert(transfer, (of.source, of.why));
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_first();

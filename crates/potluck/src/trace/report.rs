@@ -408,20 +408,24 @@ impl Builder {
                 len,
                 source,
                 why,
+                with,
             } => {
-                let range = Range {
-                    offset: *offset,
-                    len: *len,
-                    source: *source,
-                    why: *why,
-                    at,
-                };
-                if let Some(&index) = self.index.get(digest) {
-                    self.contents[index].ranges.push(range);
-                } else if let Some(ranges) = self.chunk_lists.get_mut(digest) {
-                    ranges.push(range);
-                } else if *digest == self.list {
-                    self.list_content.ranges.push(range);
+                let whole = with.iter().map(|(digest, len)| (digest, 0, *len));
+                for (digest, offset, len) in [(digest, *offset, *len)].into_iter().chain(whole) {
+                    let range = Range {
+                        offset,
+                        len,
+                        source: *source,
+                        why: *why,
+                        at,
+                    };
+                    if let Some(&index) = self.index.get(digest) {
+                        self.contents[index].ranges.push(range);
+                    } else if let Some(ranges) = self.chunk_lists.get_mut(digest) {
+                        ranges.push(range);
+                    } else if *digest == self.list {
+                        self.list_content.ranges.push(range);
+                    }
                 }
             }
             What::SourceFailed { source, fault } => self.failures.push(SourceFailure {

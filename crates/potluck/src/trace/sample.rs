@@ -76,6 +76,7 @@ pub(crate) fn events() -> Vec<Event> {
         len,
         source,
         why,
+        with: Vec::new(),
     };
     let peer = Source::Peer(PEER);
     let step = || "tune".parse().unwrap();
