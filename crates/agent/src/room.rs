@@ -99,10 +99,11 @@ impl Room {
                 Action::Run { .. } => commands = true,
                 Action::File { source, dest, .. } => {
                     let dest = under(&self.root, dest);
+                    let any = dest.exists();
                     let bytes: u64 = list
                         .entries_under(source)
                         .filter_map(|entry| file(entry).map(|(path, size)| (inside(source, path), size)))
-                        .filter(|(inside, size)| !is_there(&dest, inside, *size))
+                        .filter(|(inside, size)| !(any && is_there(&dest, inside, *size)))
                         .map(|(_, size)| blocks(size))
                         .sum();
                     need(&mut needs, &dest)?.execute += bytes;
@@ -122,6 +123,7 @@ impl Room {
         let mut private = own_copy;
         if commands {
             let dir = self.execute.join("releases").join(loaded.digest.to_string());
+            let any = dir.exists();
             let needed = |entry: &&Entry| match entry {
                 Entry::File { digest, .. } => loaded.needs(digest),
                 _ => false,
@@ -131,7 +133,7 @@ impl Room {
                 .iter()
                 .filter(needed)
                 .filter_map(file)
-                .filter(|(path, size)| !is_there(&dir, path, *size))
+                .filter(|(path, size)| !(any && is_there(&dir, path, *size)))
                 .map(|(_, size)| blocks(size))
                 .sum::<u64>();
         }
