@@ -1,13 +1,14 @@
 //! Has the release executed by a process of its own, and passes on what that process writes in its journal.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use potluck_model::Digest;
 use potluck_model::assignment::{Assignment, Signed};
 use potluck_model::trace::{Outcome, Recap, What};
-use potluck_model::{Digest, Location};
 use potluck_provision::{Executor, Job, Machine, Position, Tail};
 use potluck_store::Store;
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::driver::Event;
 use crate::home::Joined;
 use crate::outbox::Outbox;
+use crate::staging::{Next, Places, Shared, Staging};
 
 /// How often the journal is looked at while steps run.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -72,14 +74,22 @@ pub(crate) struct Execution {
 
 /// What is to be executed.
 pub(crate) struct Order {
-    pub(crate) store: Store,
-    pub(crate) joined: Joined,
-    pub(crate) assignment: Signed<Assignment>,
+    pub(crate) prospect: Prospect,
     pub(crate) halted: bool,
-    pub(crate) list: Digest,
+    /// All that this machine needs.
     pub(crate) contents: Vec<Digest>,
     pub(crate) outbox: Outbox,
     pub(crate) events: mpsc::Sender<Event>,
+}
+
+/// What will most probably be executed, once all of it is there.
+pub(crate) struct Prospect {
+    pub(crate) store: Store,
+    pub(crate) joined: Joined,
+    pub(crate) assignment: Signed<Assignment>,
+    pub(crate) list: Digest,
+    /// Contents of one chunk that are there already.
+    pub(crate) held: Vec<Digest>,
 }
 
 impl Execution {
@@ -104,18 +114,26 @@ impl Execution {
 
     /// Starts executing; `Event::Executed` follows.
     pub(crate) fn start(&self, order: Order) {
-        let run = Run {
+        let run = self.run();
+        tokio::task::spawn_blocking(move || run.report(&order, None, &BTreeSet::new()));
+    }
+
+    /// Starts copying what is told to have arrived, ahead of executing it. Nothing follows before it is told to execute;
+    /// then `Event::Executed` does.
+    pub(crate) fn stage(&self, prospect: Prospect) -> Staging {
+        let run = self.run();
+        let (staging, shared) = Staging::new(prospect.list);
+        tokio::task::spawn_blocking(move || run.stage(&prospect, &shared));
+        staging
+    }
+
+    fn run(&self) -> Run {
+        Run {
             program: self.program.clone(),
             dir: self.dir.clone(),
             root: self.root.clone(),
             halted: Arc::clone(&self.halted),
-        };
-        tokio::task::spawn_blocking(move || {
-            let (list, events) = (order.list, order.events.clone());
-            let mut failures = Vec::new();
-            let result = run.execute(&order, &mut failures);
-            drop(events.blocking_send(Event::Executed { list, result, failures }));
-        });
+        }
     }
 
     /// The lists that were executed last, the latest first.
@@ -159,7 +177,75 @@ struct Run {
 }
 
 impl Run {
-    fn execute(&self, order: &Order, failures: &mut Vec<String>) -> Result<Recap, RunFault> {
+    /// Passes on what arrives until it is told to execute, and executes.
+    fn stage(&self, prospect: &Prospect, shared: &Shared) {
+        let mut executor = self.begin_staging(prospect);
+        let mut places = Places::default();
+        let mut told: BTreeSet<Digest> = prospect.held.iter().copied().collect();
+        loop {
+            match shared.next() {
+                Next::Execute(order) => return self.report(&order, executor, &told),
+                Next::Abandoned => {
+                    if let Some(mut executor) = executor
+                        && let Err(error) = executor.wait()
+                    {
+                        tracing::debug!(%error, "cannot wait for the executing process");
+                    }
+                    return;
+                }
+                Next::Tell(news) => {
+                    let Some(running) = &mut executor else { continue };
+                    let result = places
+                        .find(&prospect.store, news)
+                        .map_err(|error| error.to_string())
+                        .and_then(|arrivals| {
+                            let whole = arrivals.iter().filter(|arrival| arrival.part.is_none());
+                            told.extend(whole.map(|arrival| arrival.digest));
+                            running.arrived(&arrivals).map_err(|error| error.to_string())
+                        });
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "cannot say what has arrived; it is copied when all is here");
+                    }
+                }
+            }
+        }
+    }
+
+    /// An executing process that copies ahead; none if another one works, or it does not start.
+    fn begin_staging(&self, prospect: &Prospect) -> Option<Executor> {
+        if potluck_provision::running(&self.dir) {
+            return None;
+        }
+        let started = self.job(prospect, &prospect.held, false).and_then(|job| {
+            Executor::stage(&self.program, &["execute".as_ref()], &self.dir, &job).map_err(|error| error.to_string())
+        });
+        match started {
+            Ok(executor) => Some(executor),
+            Err(error) => {
+                tracing::debug!(%error, "what arrives is not copied ahead");
+                None
+            }
+        }
+    }
+
+    /// Executes, with the process that copied ahead if there is one, and tells how it went.
+    fn report(&self, order: &Order, staged: Option<Executor>, told: &BTreeSet<Digest>) {
+        let mut failures = Vec::new();
+        let result = self.execute(order, staged, told, &mut failures);
+        drop(order.events.blocking_send(Event::Executed {
+            list: order.prospect.list,
+            result,
+            failures,
+        }));
+    }
+
+    fn execute(
+        &self,
+        order: &Order,
+        staged: Option<Executor>,
+        told: &BTreeSet<Digest>,
+        failures: &mut Vec<String>,
+    ) -> Result<Recap, RunFault> {
         let position_file = self.dir.join("reported.json");
         let position: Position = std::fs::read(&position_file)
             .ok()
@@ -172,26 +258,10 @@ impl Run {
             trouble: None,
             failures: Vec::new(),
         };
-        // An executing process that a killed agent left behind finishes first.
-        while potluck_provision::running(&self.dir) {
-            journal.forward(order);
-            if self.halted.load(Ordering::Relaxed)
-                && let Err(error) = potluck_provision::halt(&self.dir)
-            {
-                tracing::warn!(%error, "cannot halt the executing process");
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        journal.forward(order);
-        (journal.recap, journal.trouble) = (None, None);
-        journal.failures.clear();
-        let job = self.job(order).map_err(RunFault::lasting)?;
-        let mut executor = Executor::start(&self.program, &["execute".as_ref()], &self.dir, &job).map_err(|error| {
-            RunFault::passing(format!(
-                "cannot start the executing process {}: {error}",
-                self.program.display()
-            ))
-        })?;
+        let mut executor = match self.go_on(order, staged, told)? {
+            Some(executor) => executor,
+            None => self.begin(order, &mut journal)?,
+        };
         let mut halted = order.halted;
         let status = loop {
             journal.forward(order);
@@ -221,28 +291,78 @@ impl Run {
         })
     }
 
-    fn job(&self, order: &Order) -> Result<Job, String> {
-        let locate = |digest: &Digest| -> Result<Location, String> {
-            match order.store.locate(digest) {
-                Ok(Some(location)) => Ok(location),
-                Ok(None) => Err(format!("content {digest} is not in the store any more")),
-                Err(error) => Err(error.to_string()),
-            }
-        };
-        let contents: Result<Vec<_>, String> = order
+    /// Tells the process that copied ahead to execute; `None` if there is none, or it has died.
+    fn go_on(
+        &self,
+        order: &Order,
+        staged: Option<Executor>,
+        told: &BTreeSet<Digest>,
+    ) -> Result<Option<Executor>, RunFault> {
+        let Some(mut executor) = staged else { return Ok(None) };
+        if !matches!(executor.finished(), Ok(None)) {
+            let words = potluck_provision::last_words(&self.dir);
+            tracing::debug!(words, "the process that copied ahead has ended");
+            return Ok(None);
+        }
+        let rest: Vec<Digest> = order
             .contents
             .iter()
-            .map(|digest| Ok((*digest, locate(digest)?)))
+            .filter(|digest| !told.contains(digest))
+            .copied()
+            .collect();
+        let job = self
+            .job(&order.prospect, &rest, order.halted)
+            .map_err(RunFault::lasting)?;
+        executor
+            .execute(&job)
+            .map_err(|error| RunFault::passing(error.to_string()))?;
+        Ok(Some(executor))
+    }
+
+    fn begin(&self, order: &Order, journal: &mut Journal) -> Result<Executor, RunFault> {
+        // An executing process that a killed agent left behind finishes first.
+        while potluck_provision::running(&self.dir) {
+            journal.forward(order);
+            if self.halted.load(Ordering::Relaxed)
+                && let Err(error) = potluck_provision::halt(&self.dir)
+            {
+                tracing::warn!(%error, "cannot halt the executing process");
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        journal.forward(order);
+        (journal.recap, journal.trouble) = (None, None);
+        journal.failures.clear();
+        let job = self
+            .job(&order.prospect, &order.contents, order.halted)
+            .map_err(RunFault::lasting)?;
+        Executor::start(&self.program, &["execute".as_ref()], &self.dir, &job).map_err(|error| {
+            RunFault::passing(format!(
+                "cannot start the executing process {}: {error}",
+                self.program.display()
+            ))
+        })
+    }
+
+    fn job(&self, prospect: &Prospect, contents: &[Digest], halted: bool) -> Result<Job, String> {
+        let store = &prospect.store;
+        let gone = |digest: &Digest| format!("content {digest} is not in the store any more");
+        let list = store.locate(&prospect.list).map_err(|error| error.to_string())?;
+        let found = store.locate_all(contents).map_err(|error| error.to_string())?;
+        let contents: Result<Vec<_>, String> = contents
+            .iter()
+            .zip(found)
+            .map(|(digest, at)| Ok((*digest, at.ok_or_else(|| gone(digest))?)))
             .collect();
         Ok(Job {
-            root: order.joined.root.clone(),
-            root_digest: order.joined.root.digest(),
-            node: order.joined.node,
-            assignment: order.assignment.clone(),
-            list: locate(&order.list)?,
+            root: prospect.joined.root.clone(),
+            root_digest: prospect.joined.root.digest(),
+            node: prospect.joined.node,
+            assignment: prospect.assignment.clone(),
+            list: list.ok_or_else(|| gone(&prospect.list))?,
             contents: contents?,
             machine_root: self.root.clone(),
-            halted: order.halted || self.halted.load(Ordering::Relaxed),
+            halted: halted || self.halted.load(Ordering::Relaxed),
         })
     }
 }
@@ -277,7 +397,7 @@ impl Journal {
         }
         for record in records {
             match &record.what {
-                What::Executed { recap } if record.list == Some(order.list) => self.recap = Some(*recap),
+                What::Executed { recap } if record.list == Some(order.prospect.list) => self.recap = Some(*recap),
                 What::Trouble { message } => self.trouble = Some(message.clone()),
                 What::StepStarted { step } => tracing::debug!(%step, "step started"),
                 What::StepEnded {

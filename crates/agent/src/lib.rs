@@ -23,6 +23,7 @@ mod renewal;
 mod room;
 mod serving;
 mod shapes;
+mod staging;
 mod totals;
 mod writer;
 

@@ -55,8 +55,41 @@ impl Contents {
         }
     }
 
+    /// Contents lie there as well; what was known of them before is forgotten.
+    pub(crate) fn add(&mut self, contents: impl IntoIterator<Item = (Digest, Location)>) {
+        self.at.extend(contents);
+    }
+
     pub(crate) fn has(&self, digest: &Digest) -> bool {
         self.at.contains_key(digest)
+    }
+
+    /// Where a content lies, if the agent said so.
+    pub(crate) fn location(&self, digest: &Digest) -> Option<Location> {
+        self.at.get(digest).cloned()
+    }
+
+    /// `len` bytes of a file of the store, verified: a chunk, or a small content. `len` is at most some MiB.
+    pub(crate) fn piece(&mut self, path: &Path, offset: u64, len: u64, digest: Digest) -> Result<&[u8], ContentError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(buffer.len().max(len as usize), 0);
+        let bytes = &mut buffer[..len as usize];
+        let read = self.file(path).and_then(|file| file.read_exact_at(bytes, offset));
+        let good = read.map(|()| Digest::of(bytes) == digest);
+        self.buffer = buffer;
+        match good {
+            Ok(true) => Ok(&self.buffer[..len as usize]),
+            Ok(false) => Err(ContentError::Mismatch {
+                path: path.to_owned(),
+                size: len,
+                digest,
+            }),
+            Err(source) => Err(ContentError::Read {
+                path: path.to_owned(),
+                digest,
+                source,
+            }),
+        }
     }
 
     /// Copies a content to `out`. Only if this returns `Ok` are they the right bytes, all of them.
@@ -75,7 +108,7 @@ impl Contents {
             digest,
             source,
         };
-        self.buffer.resize(READ_BYTES, 0);
+        self.buffer.resize(self.buffer.len().max(READ_BYTES), 0);
         let mut buffer = std::mem::take(&mut self.buffer);
         let file = self.file(&location.path).map_err(read_error)?;
         let mut hasher = blake3::Hasher::new();
@@ -101,7 +134,9 @@ impl Contents {
     }
 
     fn file(&mut self, path: &Path) -> io::Result<&File> {
-        if let Some(index) = self.open.iter().position(|(open, _)| open == path) {
+        // Bytes are compared before components: most names differ at their end only, and most often it is the same file.
+        let path_bytes = path.as_os_str();
+        if let Some(index) = self.open.iter().position(|(open, _)| open.as_os_str() == path_bytes) {
             self.open.swap(0, index);
         } else {
             let file = open_regular(path)?;

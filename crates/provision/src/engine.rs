@@ -30,6 +30,7 @@ use crate::place::{self, PlaceError};
 use crate::placed::PlacedFiles;
 use crate::private::Private;
 use crate::root::{MachineRoot, under_root};
+use crate::stage::Stage;
 use crate::state::{Fact, Open};
 use crate::steps;
 
@@ -53,6 +54,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) contents: Contents,
     pub(crate) placed: PlacedFiles,
     pub(crate) private: Option<Private>,
+    /// What was copied before the release was complete.
+    pub(crate) stage: Option<Stage>,
     /// Every path that the list's `file` steps place.
     pub(crate) wanted: Option<BTreeSet<String>>,
     /// When the time of the current step is over.
@@ -110,13 +113,20 @@ impl From<ArchiveError> for Fault {
 }
 
 impl<'a> Engine<'a> {
-    pub(crate) fn new(setting: &'a Setting<'a>, journal: Journal, contents: Contents, placed: PlacedFiles) -> Self {
+    pub(crate) fn new(
+        setting: &'a Setting<'a>,
+        journal: Journal,
+        contents: Contents,
+        placed: PlacedFiles,
+        stage: Option<Stage>,
+    ) -> Self {
         Self {
             setting,
             journal,
             contents,
             placed,
             private: None,
+            stage,
             wanted: None,
             deadline: Instant::now(),
         }

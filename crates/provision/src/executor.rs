@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use potluck_model::trace::Recap;
 use potluck_model::{ConfigurationName, Digest, UnixMicros};
 
-use crate::job::{self, Control, Job};
+use crate::job::{self, Arrival, Control, Job, Order};
 use crate::journal::{self, JournalError};
 
 /// Bytes of the log that `last_words` returns at most.
@@ -106,6 +106,16 @@ impl Executor {
     ///
     /// It gets a session of its own and outlives this process. What it says on stderr goes to `DIR/log`.
     pub fn start(program: &Path, args: &[&OsStr], dir: &Path, job: &Job) -> Result<Self, ExecutorError> {
+        Self::spawn(program, args, dir, &Order::Execute(job))
+    }
+
+    /// Runs it as `start` does while the release is still being fetched: what arrives of it is copied and verified, and nothing
+    /// is changed before `execute`. It ends with this process unless it is told to execute.
+    pub fn stage(program: &Path, args: &[&OsStr], dir: &Path, job: &Job) -> Result<Self, ExecutorError> {
+        Self::spawn(program, args, dir, &Order::Stage(job))
+    }
+
+    fn spawn(program: &Path, args: &[&OsStr], dir: &Path, order: &Order<'_>) -> Result<Self, ExecutorError> {
         let dir_error = |source| ExecutorError::Dir {
             path: dir.to_owned(),
             source,
@@ -119,7 +129,7 @@ impl Executor {
             .mode(0o600)
             .open(dir.join("log"))
             .map_err(dir_error)?;
-        let line = job::to_line(job).map_err(ExecutorError::Pipe)?;
+        let line = job::to_line(order).map_err(ExecutorError::Pipe)?;
         let mut child = Command::new(program)
             .args(args)
             .arg("--dir")
@@ -132,17 +142,36 @@ impl Executor {
                 program: program.to_owned(),
                 source,
             })?;
-        let mut pipe = child.stdin.take().expect("stdin is piped");
-        match pipe.write_all(&line) {
-            // It ended already; how is seen by `finished`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            other => other.map_err(ExecutorError::Pipe)?,
-        }
-        Ok(Self {
+        let pipe = child.stdin.take();
+        let mut executor = Self {
             child,
-            pipe: Some(pipe),
+            pipe,
             dir: dir.to_owned(),
-        })
+        };
+        executor.write(&line)?;
+        Ok(executor)
+    }
+
+    /// Tells of contents, or parts of them, that have been stored; for after `stage`. Blocks until that is taken.
+    pub fn arrived(&mut self, arrivals: &[Arrival]) -> Result<(), ExecutorError> {
+        let line = job::to_line(&Order::Arrived(arrivals)).map_err(ExecutorError::Pipe)?;
+        self.write(&line)
+    }
+
+    /// Everything of the release is stored: executes it; for after `stage`. The job need not name contents that it was told
+    /// of as whole.
+    pub fn execute(&mut self, job: &Job) -> Result<(), ExecutorError> {
+        let line = job::to_line(&Order::Execute(job)).map_err(ExecutorError::Pipe)?;
+        self.write(&line)
+    }
+
+    fn write(&mut self, line: &[u8]) -> Result<(), ExecutorError> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        match pipe.write_all(line) {
+            // It ended already; how is seen by `finished`.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(ExecutorError::Pipe),
+        }
     }
 
     /// Process id.
@@ -153,12 +182,8 @@ impl Executor {
     /// No further step starts; the one that runs is finished.
     pub fn halt(&mut self) -> Result<(), ExecutorError> {
         halt(&self.dir)?;
-        let Some(pipe) = &mut self.pipe else { return Ok(()) };
         let line = job::to_line(&Control { halt: true }).map_err(ExecutorError::Pipe)?;
-        match pipe.write_all(&line) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(ExecutorError::Pipe),
-        }
+        self.write(&line)
     }
 
     /// How it ended, if it has: success means that the run is over (its records say how), anything else that it was refused

@@ -25,7 +25,7 @@ pub struct Job {
     pub assignment: Signed<Assignment>,
     /// Where the list lies.
     pub list: Location,
-    /// Where the contents lie that this machine needs (see `usable`).
+    /// Where the contents lie that this machine needs (see `usable`), but for those that were told of before.
     pub contents: Vec<(Digest, Location)>,
     /// The directory under which paths of the machine are (`--root`).
     pub machine_root: PathBuf,
@@ -33,7 +33,49 @@ pub struct Job {
     pub halted: bool,
 }
 
-/// A line that the agent may send after the job.
+/// Some or all of a content has been stored, while the rest of the release is still being fetched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The content.
+    pub digest: Digest,
+    /// Where it lies, or what is stored of it.
+    pub at: Location,
+    /// For a content that is cut into chunks: what of it is there. None: it is there whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// Chunks of a content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// Where the content's chunk list lies.
+    pub chunk_list: Location,
+    /// Runs `(first, count)` of chunks that are there, beside those that were told of before.
+    pub chunks: Vec<(u32, u32)>,
+}
+
+/// A line of the agent; `Arrived` and `Execute` may follow `Stage`, and control lines `Execute`.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order<'a> {
+    /// This release is being fetched: what arrives of it can be staged. No step starts, and nothing is changed.
+    Stage(&'a Job),
+    /// Something of it has arrived.
+    Arrived(&'a [Arrival]),
+    /// Everything is there.
+    Execute(&'a Job),
+}
+
+/// An `Order` as the executing process has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Received {
+    Stage(Box<Job>),
+    Arrived(Vec<Arrival>),
+    Execute(Box<Job>),
+}
+
+/// A line that the agent may send after `Order::Execute`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Control {
     /// No further step starts; the one that runs is finished.
@@ -48,9 +90,12 @@ pub(crate) fn to_line<T: Serialize>(document: &T) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-pub(crate) fn read_job(input: &mut impl BufRead) -> io::Result<Job> {
-    let line = read_line(input, JOB_BYTES_MAX)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok(serde_json::from_slice(&line)?)
+/// The next order; `None` at the end of the pipe.
+pub(crate) fn read_order(input: &mut impl BufRead) -> io::Result<Option<Received>> {
+    match read_line(input, JOB_BYTES_MAX)? {
+        Some(line) => Ok(Some(serde_json::from_slice(&line)?)),
+        None => Ok(None),
+    }
 }
 
 /// The next control line; `None` at the end of the pipe.

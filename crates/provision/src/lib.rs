@@ -23,6 +23,8 @@ mod placed;
 mod private;
 mod process;
 mod root;
+mod stage;
+mod stager;
 mod state;
 mod steps;
 mod tail;
@@ -30,11 +32,12 @@ mod trust;
 
 pub use content::damaged_content;
 pub use executor::{Executor, ExecutorError, LastRun, RunState, halt, last_words, state};
-pub use job::{JOB_BYTES_MAX, Job};
+pub use job::{Arrival, JOB_BYTES_MAX, Job, Part};
 pub use journal::{JOURNAL_BYTES_MAX, JOURNAL_FORMAT, JournalError};
 pub use lock::running;
 pub use machine::{Machine, PackageManager, usable};
 pub use process::{RunError, main};
+pub use stage::discard_staged;
 pub use tail::{Position, Record, Tail};
 pub use trust::{RefusedError, TRUST_FORMAT};
 

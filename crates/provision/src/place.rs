@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::content;
 use crate::root::{Directories, MachineRoot, join, split};
+use crate::stage::Staged;
 
 /// Up to so many files and directories are synced one by one; more by one sync of the file system.
 const SYNC_EACH_MAX: usize = 8;
@@ -64,16 +65,20 @@ pub(crate) struct Placement<'r> {
     staging: Option<Staging>,
     /// What waits under its temp name, in order.
     staged: Vec<String>,
+    /// What waits elsewhere, with where it belongs.
+    adopted: Vec<(String, Staged)>,
     /// Directories that were made, with the mode that they get in the end.
     made: Vec<(String, u32)>,
     /// One directory of each file system that is written to, and whether files there still need a sync.
     devices: BTreeMap<u64, (OwnedFd, bool)>,
+    /// The last directory that was written to, and its device.
+    last: Option<(String, u64)>,
     synced: usize,
     done: bool,
 }
 
 impl<'r> Placement<'r> {
-    /// What is placed need not survive a power loss.
+    /// What is placed need not survive a power loss, and what is not good is found and replaced the next time.
     pub(crate) fn passing(root: &'r MachineRoot) -> Self {
         Self::new(root, None)
     }
@@ -89,8 +94,10 @@ impl<'r> Placement<'r> {
             directories: Directories::new(root),
             staging,
             staged: Vec::new(),
+            adopted: Vec::new(),
             made: Vec::new(),
             devices: BTreeMap::new(),
+            last: None,
             synced: 0,
             done: false,
         }
@@ -118,31 +125,81 @@ impl<'r> Placement<'r> {
         write: impl FnOnce(&mut File) -> Result<(), E>,
     ) -> Result<(), E> {
         let directory = self.place_for(path)?;
-        let temp = temp_name(path);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*directory, &temp, flags, Mode::from_raw_mode(0o600))
-            .map_err(PlaceError::errno(path))?;
-        self.staged.push(path.to_owned());
-        let mut file = File::from(fd);
+        let mut file = match self.create_in_place(&directory, path) {
+            Some(file) => file,
+            None => {
+                let file = over_left(&directory, path, |temp| create(&directory, temp));
+                self.staged.push(path.to_owned());
+                file.map_err(PlaceError::errno(path))?
+            }
+        };
         write(&mut file)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(PlaceError::errno(path))?;
-        if self.staging.is_some() {
-            if self.synced < SYNC_EACH_MAX {
-                self.synced += 1;
-                file.sync_all().map_err(PlaceError::io(path))?;
-            } else if let Ok(stat) = rustix::fs::fstat(&file)
-                && let Some(device) = self.devices.get_mut(&stat.st_dev)
-            {
-                device.1 = true;
-            }
+        if self.sync_now() {
+            file.sync_all().map_err(PlaceError::io(path))?;
         }
         Ok(())
+    }
+
+    /// A new file under its own name, where nobody looks before all is there and half a file is of no harm.
+    fn create_in_place(&self, directory: &OwnedFd, path: &str) -> Option<File> {
+        if self.staging.is_some() {
+            return None;
+        }
+        create(directory, split(path).1).ok()
+    }
+
+    /// Places a file that was written elsewhere, with the mode that it has.
+    pub(crate) fn adopt(&mut self, path: &str, staged: Staged) -> Result<(), PlaceError> {
+        self.directory_for(path)?;
+        if !staged.synced && self.sync_now() {
+            match open(&staged) {
+                Ok(file) => file.sync_all().map_err(PlaceError::io(path))?,
+                // Its mode does not let even its owner read it.
+                Err(Errno::ACCESS) => self.sync_later(),
+                Err(error) => return Err(PlaceError::errno(path)(error)),
+            }
+        }
+        self.adopted.push((path.to_owned(), staged));
+        Ok(())
+    }
+
+    /// Says what will be written, so that it need not be noted one by one.
+    pub(crate) fn announce<'p>(&mut self, paths: impl Iterator<Item = &'p str>) -> Result<(), PlaceError> {
+        match &mut self.staging {
+            Some(staging) => staging.note_all(paths).map_err(PlaceError::io("")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a file in the directory that was opened last is to be synced by itself; else it will be with the others.
+    fn sync_now(&mut self) -> bool {
+        if self.staging.is_none() {
+            return false;
+        }
+        if self.synced < SYNC_EACH_MAX {
+            self.synced += 1;
+            return true;
+        }
+        self.sync_later();
+        false
+    }
+
+    fn sync_later(&mut self) {
+        if let Some((_, device)) = &self.last
+            && let Some(device) = self.devices.get_mut(device)
+        {
+            device.1 = true;
+        }
     }
 
     /// Makes a symbolic link.
     pub(crate) fn link(&mut self, path: &str, target: &str) -> Result<(), PlaceError> {
         let directory = self.place_for(path)?;
-        rustix::fs::symlinkat(target, &*directory, temp_name(path)).map_err(PlaceError::errno(path))?;
+        over_left(&directory, path, |temp| {
+            rustix::fs::symlinkat(target, &*directory, temp)
+        })
+        .map_err(PlaceError::errno(path))?;
         self.staged.push(path.to_owned());
         Ok(())
     }
@@ -154,13 +211,9 @@ impl<'r> Placement<'r> {
             .directories
             .at(split(existing).0)
             .map_err(PlaceError::io(existing))?;
-        rustix::fs::linkat(
-            &*from,
-            temp_name(existing),
-            &*directory,
-            temp_name(path),
-            AtFlags::empty(),
-        )
+        over_left(&directory, path, |temp| {
+            rustix::fs::linkat(&*from, temp_name(existing), &*directory, temp, AtFlags::empty())
+        })
         .map_err(PlaceError::errno(path))?;
         self.staged.push(path.to_owned());
         Ok(())
@@ -178,6 +231,15 @@ impl<'r> Placement<'r> {
             let (parent, name) = split(path);
             let directory = self.directories.at(parent).map_err(PlaceError::io(path))?;
             rustix::fs::renameat(&*directory, temp_name(path), &*directory, name).map_err(PlaceError::errno(path))?;
+        }
+        for (path, staged) in &self.adopted {
+            let (parent, name) = split(path);
+            let directory = self.directories.at(parent).map_err(PlaceError::io(path))?;
+            match rustix::fs::renameat(&*staged.directory, &staged.name, &*directory, name) {
+                // Another mount, or quota, of the same file system.
+                Err(Errno::XDEV) => copy_over(staged, &directory, path).map_err(PlaceError::io(path))?,
+                other => other.map_err(PlaceError::errno(path))?,
+            }
         }
         // Deepest first: a directory that is not to be written to would hide what is in it.
         for index in (0..self.made.len()).rev() {
@@ -202,7 +264,9 @@ impl<'r> Placement<'r> {
 
     fn sync_names(&mut self) -> Result<(), PlaceError> {
         let made = self.made.iter().map(|(path, _)| path);
-        let mut parents: Vec<&str> = self.staged.iter().chain(made).map(|path| split(path).0).collect();
+        let adopted = self.adopted.iter().map(|(path, _)| path);
+        let all = self.staged.iter().chain(adopted).chain(made);
+        let mut parents: Vec<&str> = all.map(|path| split(path).0).collect();
         parents.sort_unstable();
         parents.dedup();
         if parents.len() > SYNC_EACH_MAX {
@@ -228,8 +292,17 @@ impl<'r> Placement<'r> {
         result.map_err(PlaceError::io(path))
     }
 
-    /// The directory for `path`, whose temp name is free and whose place is not taken by a directory.
+    /// The directory for `path`, noted so that its temp name is cleaned up after a crash.
     fn place_for(&mut self, path: &str) -> Result<std::rc::Rc<OwnedFd>, PlaceError> {
+        let directory = self.directory_for(path)?;
+        if let Some(staging) = &mut self.staging {
+            staging.note(path).map_err(PlaceError::io(path))?;
+        }
+        Ok(directory)
+    }
+
+    /// The directory for `path`, whose place is not taken by a directory.
+    fn directory_for(&mut self, path: &str) -> Result<std::rc::Rc<OwnedFd>, PlaceError> {
         let (parent, name) = split(path);
         if name.is_empty() {
             return Err(PlaceError::new(path, "that is the root itself"));
@@ -238,21 +311,14 @@ impl<'r> Placement<'r> {
         if kind_at(&directory, name).map_err(PlaceError::errno(path))? == Some(FileType::Directory) {
             return Err(PlaceError::new(path, "a directory is in its place: remove it"));
         }
-        if let Some(staging) = &mut self.staging {
-            staging.note(path).map_err(PlaceError::io(path))?;
-        }
-        // Left by a run that was cut off.
-        match rustix::fs::unlinkat(&*directory, temp_name(path), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(PlaceError::errno(path)(error)),
-        }
-        if self.staging.is_some() {
+        if self.staging.is_some() && self.last.as_ref().is_none_or(|last| last.0 != parent) {
             let device = rustix::fs::fstat(&*directory).map_err(PlaceError::errno(path))?.st_dev;
             if let std::collections::btree_map::Entry::Vacant(entry) = self.devices.entry(device)
                 && let Ok(readable) = readable(&*directory)
             {
                 entry.insert((readable, false));
             }
+            self.last = Some((parent.to_owned(), device));
         }
         Ok(directory)
     }
@@ -286,6 +352,8 @@ impl Drop for Placement<'_> {
 struct Staging {
     path: PathBuf,
     file: File,
+    /// Everything was noted.
+    announced: bool,
 }
 
 impl Staging {
@@ -294,14 +362,32 @@ impl Staging {
         let mut file = File::create(&path)?;
         file.write_all(root.path().as_os_str().as_bytes())?;
         file.write_all(&[0])?;
-        Ok(Self { path, file })
+        Ok(Self {
+            path,
+            file,
+            announced: false,
+        })
     }
 
     fn note(&mut self, path: &str) -> io::Result<()> {
-        let mut line = Vec::with_capacity(path.len() + 1);
-        line.extend_from_slice(path.as_bytes());
-        line.push(0);
-        self.file.write_all(&line)
+        if self.announced {
+            return Ok(());
+        }
+        self.write([path].into_iter())
+    }
+
+    fn note_all<'p>(&mut self, paths: impl Iterator<Item = &'p str>) -> io::Result<()> {
+        self.announced = true;
+        self.write(paths)
+    }
+
+    fn write<'p>(&mut self, paths: impl Iterator<Item = &'p str>) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for path in paths {
+            lines.extend_from_slice(path.as_bytes());
+            lines.push(0);
+        }
+        self.file.write_all(&lines)
     }
 
     fn end(self) {
@@ -326,6 +412,49 @@ pub(crate) fn clean_up(root: &MachineRoot, dir: &Path) -> io::Result<()> {
         }
     }
     fs::remove_file(path)
+}
+
+fn create(directory: &OwnedFd, name: &str) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600)).map(File::from)
+}
+
+/// Makes something at the temp name of `path`, in place of what a run that was cut off may have left there.
+fn over_left<T>(
+    directory: &OwnedFd,
+    path: &str,
+    make: impl Fn(&str) -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    let temp = temp_name(path);
+    match make(&temp) {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(directory, &temp, AtFlags::empty())?;
+            make(&temp)
+        }
+        other => other,
+    }
+}
+
+fn open(staged: &Staged) -> rustix::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&*staged.directory, &staged.name, flags, Mode::empty()).map(File::from)
+}
+
+/// Places a copy of a staged file that cannot be renamed.
+fn copy_over(staged: &Staged, directory: &OwnedFd, path: &str) -> io::Result<()> {
+    let mut from = open(staged)?;
+    let mut to = over_left(directory, path, |temp| create(directory, temp))?;
+    let temp = temp_name(path);
+    let copied = io::copy(&mut from, &mut to).and_then(|_| {
+        let mode = rustix::fs::fstat(&from)?.st_mode & 0o7777;
+        rustix::fs::fchmod(&to, Mode::from_raw_mode(mode))?;
+        to.sync_all()?;
+        Ok(rustix::fs::renameat(directory, &temp, directory, split(path).1)?)
+    });
+    if copied.is_err() {
+        let _ = rustix::fs::unlinkat(directory, &temp, AtFlags::empty());
+    }
+    copied
 }
 
 fn readable(directory: impl AsFd) -> rustix::io::Result<OwnedFd> {
@@ -356,9 +485,11 @@ pub(crate) enum Found {
     Other,
 }
 
-/// Looks at what stands under a root, without following the last name.
+/// Looks at what stands under a root, without following the last name. For a time in which no directories are made there.
 pub(crate) struct Look<'r> {
     directories: Directories<'r>,
+    /// The last directory that was not there: what would be in it comes in a row.
+    missing: Option<String>,
     buffer: Vec<u8>,
     uid: u32,
 }
@@ -367,6 +498,7 @@ impl<'r> Look<'r> {
     pub(crate) fn new(root: &'r MachineRoot) -> Self {
         Self {
             directories: Directories::new(root),
+            missing: None,
             buffer: Vec::new(),
             uid: rustix::process::geteuid().as_raw(),
         }
@@ -377,9 +509,15 @@ impl<'r> Look<'r> {
         if name.is_empty() {
             return Ok(Found::Directory);
         }
+        if self.missing.as_deref() == Some(parent) {
+            return Ok(Found::Nothing);
+        }
         let directory = match self.directories.at(parent) {
             Ok(directory) => directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.missing = Some(parent.to_owned());
+                return Ok(Found::Nothing);
+            }
             Err(error) => return Err(error),
         };
         let stat = match rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -509,6 +647,47 @@ mod tests {
     }
 
     #[test]
+    fn a_file_from_elsewhere_is_renamed_to_its_place_or_copied_where_that_cannot_be() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root_dir, elsewhere) = (temp.path().join("root"), temp.path().join("staged"));
+        fs::create_dir(&root_dir).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        let staged = |name: &str, synced| {
+            fs::write(elsewhere.join(name), name).unwrap();
+            fs::set_permissions(elsewhere.join(name), fs::Permissions::from_mode(0o640)).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            Staged {
+                directory: std::sync::Arc::new(rustix::fs::open(&elsewhere, flags, Mode::empty()).unwrap()),
+                name: name.to_owned(),
+                synced,
+            }
+        };
+        let root = MachineRoot::open(&root_dir).unwrap();
+        fs::write(root_dir.join("one"), b"old").unwrap();
+        let mut placement = Placement::durable(&root, temp.path()).unwrap();
+        placement.adopt("one", staged("1", false)).unwrap();
+        placement.adopt("a/two", staged("2", true)).unwrap();
+        assert_eq!(fs::read(root_dir.join("one")).unwrap(), b"old");
+        drop(placement);
+        assert_eq!(names(&root_dir), ["one"], "given up, nothing is changed");
+        let mut placement = Placement::durable(&root, temp.path()).unwrap();
+        placement.adopt("one", staged("1", false)).unwrap();
+        placement.adopt("a/two", staged("2", true)).unwrap();
+        placement.commit().unwrap();
+        assert_eq!(names(&elsewhere), [""; 0]);
+        let directory = root.directory("").unwrap();
+        copy_over(&staged("3", false), &directory, "one").unwrap();
+        assert_eq!(names(&root_dir), ["a", "one"]);
+        for (path, bytes) in [("one", "3"), ("a/two", "2")] {
+            assert_eq!(fs::read_to_string(root_dir.join(path)).unwrap(), bytes);
+            assert_eq!(
+                fs::metadata(root_dir.join(path)).unwrap().permissions().mode() & 0o7777,
+                0o640
+            );
+        }
+    }
+
+    #[test]
     fn a_link_in_the_place_is_replaced_and_not_followed() {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("target"), b"old").unwrap();
@@ -557,7 +736,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         symlink("/etc/passwd", temp.path().join(temp_name("a"))).unwrap();
         let root = MachineRoot::open(temp.path()).unwrap();
-        let mut placement = Placement::passing(&root);
+        let dir = tempfile::tempdir().unwrap();
+        let mut placement = Placement::durable(&root, dir.path()).unwrap();
         write(&mut placement, "a", 0o644, b"new").unwrap();
         placement.commit().unwrap();
         assert_eq!(names(temp.path()), ["a"]);

@@ -8,13 +8,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use potluck_model::list::{Entry, List};
+use potluck_model::Digest;
+use potluck_model::list::{Action, Entry, List};
 
 use crate::content::Contents;
 use crate::engine::{Engine, Fault, Setting, failed};
 use crate::machine::usable;
 use crate::place::{Found, Look, PlaceError, Placement};
 use crate::root::MachineRoot;
+use crate::stage::Stage;
+use crate::state::State;
+use crate::steps;
+
+/// Where private directories are, by the digest of their list.
+const RELEASES: &str = "releases";
 
 pub(crate) struct Private {
     root: MachineRoot,
@@ -30,7 +37,8 @@ impl Private {
 pub(crate) fn of<'e>(engine: &'e mut Engine<'_>) -> Result<&'e Private, Fault> {
     if engine.private.is_none() {
         let setting = engine.setting;
-        let root = prepare(setting).map_err(|error| {
+        let staged = engine.stage.as_mut().and_then(Stage::take_private);
+        let root = prepare(setting, staged).map_err(|error| {
             failed(format!(
                 "cannot make the private directory for the release's files: {error}"
             ))
@@ -41,7 +49,16 @@ pub(crate) fn of<'e>(engine: &'e mut Engine<'_>) -> Result<&'e Private, Fault> {
             Entry::File { digest, .. } => usable.contains(digest) || engine.contents.has(digest),
             _ => true,
         };
-        let entries: Vec<&Entry> = setting.list.entries.iter().filter(needed).collect();
+        let mut lacking = |entry: &&Entry| match (entry, engine.stage.as_mut()) {
+            (Entry::File { path, digest, .. }, Some(stage)) => !stage.is_private(&engine.contents, path, *digest),
+            _ => true,
+        };
+        let entries: Vec<&Entry> = setting
+            .list
+            .entries
+            .iter()
+            .filter(|entry| needed(entry) && lacking(entry))
+            .collect();
         bring_back(&root, &entries, &mut engine.contents)?;
         engine.private = Some(Private { root });
     }
@@ -56,24 +73,44 @@ pub(crate) fn file(engine: &mut Engine<'_>, entry: &Entry) -> Result<PathBuf, Fa
     Ok(path)
 }
 
-/// An empty or earlier directory for this list, without anything that the list does not have; those of other lists are removed.
-fn prepare(setting: &Setting<'_>) -> io::Result<MachineRoot> {
-    let releases = setting.dir.join("releases");
+/// Whether steps of the list will most probably want the directory: there are guards, or scripts that have not run yet.
+pub(crate) fn is_wanted(list: &List, state: &State, root: &Path) -> bool {
+    list.steps.iter().any(|step| {
+        let ran = || steps::run::once(list, step, root).is_some_and(|key| state.ran.contains_key(&key));
+        step.unless.is_some() || (matches!(step.action, Action::Run { .. }) && !ran())
+    })
+}
+
+/// `staged`, or an empty or earlier directory, for this list; those of other lists are removed.
+fn prepare(setting: &Setting<'_>, staged: Option<MachineRoot>) -> io::Result<MachineRoot> {
+    let root = match staged {
+        Some(staged) => staged,
+        None => open(setting.dir, setting.list, setting.digest)?.0,
+    };
     let name = setting.digest.to_string();
-    fs::create_dir_all(&releases)?;
-    for entry in fs::read_dir(&releases)? {
+    for entry in fs::read_dir(setting.dir.join(RELEASES))? {
         let entry = entry?;
         if entry.file_name().to_str() != Some(&name) {
             remove(&entry.path())?;
         }
     }
-    let path = releases.join(&name);
-    match fs::create_dir(&path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other?,
+    Ok(root)
+}
+
+/// A new or earlier directory for this list, without anything that the list does not have; and whether it is new, and empty.
+pub(crate) fn open(dir: &Path, list: &List, digest: Digest) -> io::Result<(MachineRoot, bool)> {
+    let releases = dir.join(RELEASES);
+    fs::create_dir_all(&releases)?;
+    let path = releases.join(digest.to_string());
+    let new = match fs::create_dir(&path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    if !new {
+        purge(&path, list)?;
     }
-    purge(&path, setting.list)?;
-    MachineRoot::open(&path)
+    Ok((MachineRoot::open(&path)?, new))
 }
 
 /// Removes what the list does not have, or has as something else.

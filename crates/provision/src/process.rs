@@ -15,12 +15,14 @@ use potluck_model::{Digest, UnixSeconds};
 use crate::content::{self, Contents};
 use crate::engine::{Engine, Setting};
 use crate::executor::halt_path;
-use crate::job::{self, Job};
+use crate::job::{self, Job, Received};
 use crate::journal::{Journal, JournalError};
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::placed::PlacedFiles;
 use crate::root::MachineRoot;
+use crate::stage;
+use crate::stager::{self, Prepared};
 use crate::trust::{self, RefusedError};
 
 /// The most bytes of a list.
@@ -80,7 +82,8 @@ pub fn main(dir: &Path) -> ExitCode {
     }
 }
 
-fn process(dir: &Path) -> Result<Recap, RunError> {
+/// How the run went; `None`: it was never told to execute.
+fn process(dir: &Path) -> Result<Option<Recap>, RunError> {
     // Fails if this is a session of its own already, which is as well.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -91,7 +94,24 @@ fn process(dir: &Path) -> Result<Recap, RunError> {
     let lock = Lock::take(dir).map_err(dir_error)?;
     let _lock = lock.ok_or_else(|| RunError::Running(dir.to_owned()))?;
     let dir = dir.canonicalize().map_err(dir_error)?;
-    let job = job::read_job(&mut io::stdin().lock()).map_err(RunError::Job)?;
+    stage::remove_left(&dir).map_err(|source| RunError::Dir {
+        path: dir.clone(),
+        source,
+    })?;
+    let machine = Machine::detect();
+    let first = job::read_order(&mut io::stdin().lock()).map_err(RunError::Job)?;
+    let (job, prepared) = match first {
+        Some(Received::Execute(job)) => (job, None),
+        Some(Received::Stage(job)) => {
+            let told = stager::until_complete(&dir, &job, machine, &mut io::stdin().lock());
+            match told.map_err(RunError::Job)? {
+                Some(told) => told,
+                None => return Ok(None),
+            }
+        }
+        Some(Received::Arrived(_)) => return Err(RunError::Job(io::ErrorKind::InvalidData.into())),
+        None => return Err(RunError::Job(io::ErrorKind::UnexpectedEof.into())),
+    };
     let halted = Arc::new(AtomicBool::new(job.halted));
     {
         let halted = Arc::clone(&halted);
@@ -104,13 +124,14 @@ fn process(dir: &Path) -> Result<Recap, RunError> {
             }
         });
     }
-    run(&dir, &job, &halted, Machine::detect(), SEARCH.into())
+    run(&dir, &job, prepared, &halted, machine, SEARCH.into()).map(Some)
 }
 
 /// Executes a job in `dir`, which the caller has locked.
 pub(crate) fn run(
     dir: &Path,
     job: &Job,
+    prepared: Option<Prepared>,
     halted: &AtomicBool,
     machine: Machine,
     search: OsString,
@@ -126,8 +147,8 @@ pub(crate) fn run(
     }
     let mut journal = Journal::open(dir)?;
     journal.rotate_if_large()?;
-    let list = match verify(dir, job) {
-        Ok(list) => list,
+    let (list, staged) = match verify(dir, job, prepared) {
+        Ok(verified) => verified,
         Err((about, error)) => {
             let what = What::Trouble {
                 message: error.to_string(),
@@ -171,13 +192,25 @@ pub(crate) fn run(
         search,
         halted,
     };
-    let contents = Contents::new(&job.contents);
-    Ok(Engine::new(&setting, journal, contents, placed).run()?)
+    let mut staged = staged.filter(|staged| staged.is_for(setting.root.path()));
+    let mut contents = staged
+        .as_mut()
+        .map_or_else(|| Contents::new(&[]), stage::Stage::take_contents);
+    contents.add(job.contents.iter().cloned());
+    Ok(Engine::new(&setting, journal, contents, placed, staged).run()?)
 }
 
-/// The list, if all that leads to it is signed, pinned and of the right digest. Else why not, and which list it is about.
-fn verify(dir: &Path, job: &Job) -> Result<List, (Option<Digest>, RunError)> {
+/// The list, if all that leads to it is signed, pinned and of the right digest, and what is staged of it. Else why not, and
+/// which list it is about.
+pub(crate) fn verify(
+    dir: &Path,
+    job: &Job,
+    prepared: Option<Prepared>,
+) -> Result<(List, Option<stage::Stage>), (Option<Digest>, RunError)> {
     let release = trust::admit(dir, job, UnixSeconds::now()).map_err(|error| (None, error.into()))?;
+    if let Some(prepared) = prepared.filter(|prepared| prepared.digest == release.list) {
+        return Ok((prepared.list, prepared.stage));
+    }
     let about = |why: String| (Some(release.list), RunError::List(why));
     let bytes = content::read(&job.list, LIST_BYTES_MAX)
         .map_err(|error| about(format!("{}: {error}", job.list.path.display())))?;
@@ -194,5 +227,5 @@ fn verify(dir: &Path, job: &Job) -> Result<List, (Option<Digest>, RunError)> {
             list.release, list.configuration, release.release, release.configuration
         )));
     }
-    Ok(list)
+    Ok((list, None))
 }

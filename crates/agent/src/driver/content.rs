@@ -25,6 +25,11 @@ impl Driver {
         let designated = self.designated.as_ref().is_some_and(|release| release.list == list);
         let room = designated.then(|| self.tools.room.clone());
         tokio::task::spawn_blocking(move || {
+            if let Some(room) = &room
+                && let Err(error) = potluck_provision::discard_staged(&room.execute)
+            {
+                tracing::debug!(%error, "cannot remove what an executing process that died had copied ahead");
+            }
             let result = lists::load(&store, &list, machine).map(Arc::new);
             let shortage = match (&room, &result) {
                 (Some(room), Ok(loaded)) => disk::shortage(&store, room, loaded),
@@ -84,8 +89,10 @@ impl Driver {
             let runs = held.map(|content| (content.content.digest, 0, content.content.size));
             self.obtained_all(runs, Source::Held, Why::Held);
             self.loaded = Some(Arc::clone(&loaded));
-            if let Some(shortage) = shortage {
-                self.short(shortage);
+            self.staging = None;
+            match shortage {
+                Some(shortage) => self.short(shortage),
+                None => self.begin_staging(),
             }
         }
         self.input(Input::List {
@@ -131,6 +138,11 @@ impl Driver {
         };
         let lengths: Vec<u32> = chunks.chunks().iter().map(|chunk| chunk.len).collect();
         self.shapes.many(content, chunks);
+        if self.staging.is_some() {
+            for (first, count) in held_chunks(&held) {
+                self.stage(&content, first, count);
+            }
+        }
         if self.totals.concerns(&content) && self.counted.insert(content) {
             for (offset, len) in held_runs(&lengths, &held) {
                 self.obtained(content, offset, len, Source::Held, Why::Held);
@@ -210,6 +222,7 @@ impl Driver {
                 self.obtained(content, offset, len, source, why);
             }
         }
+        self.stage(&content, chunk, 1);
         self.input(Input::Stored {
             transfer,
             content,
@@ -247,6 +260,15 @@ impl Driver {
         }
         self.input(Input::TransferEnded { transfer, end });
     }
+}
+
+/// Runs of held chunks as `(first, count)`.
+fn held_chunks(held: &[bool]) -> Vec<(u32, u32)> {
+    let ones = vec![1; held.len()];
+    let runs = held_runs(&ones, held);
+    runs.into_iter()
+        .map(|(first, count)| (first as u32, count as u32))
+        .collect()
 }
 
 /// Runs of held chunks as `(offset, len)` in bytes.

@@ -84,6 +84,8 @@ impl Driver {
     /// Stops fetching for a while.
     fn pause(&mut self) {
         self.disk.pause = Pause::Until(Instant::now() + PAUSE);
+        // What was copied ahead takes room as well.
+        self.staging = None;
         self.designate_to_core();
         for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
             self.end_transfer(transfer, TransferEnd::Failed("nothing can be stored".into()));

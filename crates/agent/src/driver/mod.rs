@@ -38,6 +38,7 @@ use crate::renewal::Renewed;
 use crate::room::{Room, Shortage};
 use crate::serving::Serving;
 use crate::shapes::Shapes;
+use crate::staging::Staging;
 use crate::totals::Totals;
 use crate::writer::Write;
 use crate::{Finished, origin};
@@ -209,6 +210,8 @@ pub(crate) struct Driver {
     completing: Option<Digest>,
     complete: bool,
     executing: Option<Digest>,
+    /// What arrives of the designated list is copied ahead.
+    staging: Option<Staging>,
     last_run: Option<(Digest, Result<Recap, String>)>,
     retry: Retry,
     /// How often the designated list was healed.
@@ -253,6 +256,7 @@ impl Driver {
             completing: None,
             complete: false,
             executing: None,
+            staging: None,
             last_run: None,
             retry: Retry::default(),
             heals: 0,

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use potluck_model::Digest;
+use potluck_model::api::Head;
 use potluck_model::trace::Recap;
 use tokio::time::Instant;
 
 use super::{Driver, LAST_REPORT};
 use crate::Finished;
-use crate::execution::{self, RunFault};
+use crate::execution::{self, Prospect, RunFault};
 
 /// How long the node waits before it executes a release again: from, to.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
@@ -74,16 +75,58 @@ impl Driver {
             return;
         }
         self.executing = Some(release.list);
-        self.tools.execution.start(execution::Order {
-            store: self.tools.store.clone(),
-            joined: self.tools.joined.clone(),
-            assignment: head.assignment.clone(),
+        let order = execution::Order {
+            prospect: self.prospect(head, release.list, Vec::new()),
             halted: head.halted,
-            list: release.list,
             contents: loaded.needed().collect(),
             outbox: self.tools.outbox.clone(),
             events: self.tools.events.clone(),
-        });
+        };
+        match self
+            .staging
+            .take()
+            .filter(|staging| staging.list == order.prospect.list)
+        {
+            Some(staging) => staging.execute(order),
+            None => self.tools.execution.start(order),
+        }
+    }
+
+    /// Has what arrives from here on copied ahead of executing it, if anything is to come.
+    pub(super) fn begin_staging(&mut self) {
+        let (Some(release), Some(loaded), Some(head)) = (&self.designated, &self.loaded, &self.head) else {
+            return;
+        };
+        let lacking = loaded.contents.iter().any(|of| of.needed && !of.held);
+        if !lacking || self.complete || self.executing.is_some() || self.disk.is_paused() {
+            return;
+        }
+        let held = loaded
+            .contents
+            .iter()
+            .filter(|of| of.needed && of.held && of.content.chunks.is_none());
+        let held = held.map(|of| of.content.digest).collect();
+        let prospect = self.prospect(head, release.list, held);
+        self.staging = Some(self.tools.execution.stage(prospect));
+    }
+
+    fn prospect(&self, head: &Head, list: Digest, held: Vec<Digest>) -> Prospect {
+        Prospect {
+            store: self.tools.store.clone(),
+            joined: self.tools.joined.clone(),
+            assignment: head.assignment.clone(),
+            list,
+            held,
+        }
+    }
+
+    /// A run of chunks of a content is stored.
+    pub(super) fn stage(&self, content: &Digest, first: u32, count: u32) {
+        if let (Some(staging), Some(loaded)) = (&self.staging, &self.loaded)
+            && loaded.needs(content)
+        {
+            staging.arrived(*content, loaded.chunk_list_of(content), first, count);
+        }
     }
 
     pub(super) fn handle_executed(&mut self, list: Digest, result: Result<Recap, RunFault>, failures: &[String]) {

@@ -183,6 +183,7 @@ impl Driver {
         self.arrived = Arrived::default();
         self.complete = false;
         self.completing = None;
+        self.staging = None;
         self.last_run = None;
         self.heals = 0;
         self.disk.forget();

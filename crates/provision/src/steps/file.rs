@@ -157,15 +157,21 @@ pub(crate) fn remove_vanished(engine: &mut Engine<'_>) -> Result<Vec<Outcome>, J
 
 /// What a step places, parents before what is in them.
 fn targets<'a>(list: &'a List, placing: &Placing<'a>) -> Vec<Target<'a>> {
-    list.entries_under(placing.source)
-        .map(|entry| {
-            let rest = entry.path()[placing.source.len()..].trim_start_matches('/');
-            Target {
-                path: join(under_root(placing.dest), rest),
-                entry,
-            }
-        })
+    paths(list, placing.source, placing.dest)
+        .map(|(path, entry)| Target { path, entry })
         .collect()
+}
+
+/// Paths under the root of what a step places, parents before what is in them.
+pub(crate) fn paths<'a>(
+    list: &'a List,
+    source: &'a str,
+    dest: &'a str,
+) -> impl Iterator<Item = (String, &'a Entry)> + use<'a> {
+    list.entries_under(source).map(move |entry| {
+        let rest = entry.path()[source.len()..].trim_start_matches('/');
+        (join(under_root(dest), rest), entry)
+    })
 }
 
 fn is_as_listed(look: &mut Look<'_>, target: &Target<'_>, mode: Option<u32>) -> std::io::Result<bool> {
@@ -190,8 +196,22 @@ fn is_as_listed(look: &mut Look<'_>, target: &Target<'_>, mode: Option<u32>) -> 
 
 fn place(engine: &mut Engine<'_>, changes: &[&Target<'_>], mode: Option<u32>) -> Result<(), Fault> {
     let mut placement = Placement::durable(&engine.setting.root, engine.setting.dir)?;
-    let contents = &mut engine.contents;
+    let (contents, stage) = (&mut engine.contents, &mut engine.stage);
+    let mut copies = Vec::new();
     for target in changes {
+        let staged = match (target.entry, stage.as_mut()) {
+            (Entry::File { mode: own, digest, .. }, Some(stage)) => {
+                stage.take(contents, &target.path, *digest, mode.unwrap_or(*own))
+            }
+            _ => None,
+        };
+        match staged {
+            Some(staged) => placement.adopt(&target.path, staged)?,
+            None => copies.push(target),
+        }
+    }
+    placement.announce(copies.iter().map(|target| target.path.as_str()))?;
+    for target in copies {
         match target.entry {
             Entry::Directory { mode, .. } => {
                 placement.directory(&target.path, *mode)?;

@@ -208,6 +208,7 @@ mod tests {
         process::run(
             &node.dir(),
             &job,
+            None,
             &AtomicBool::new(false),
             Machine { packages },
             search.clone(),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use potluck_model::canonical;
-use potluck_model::list::{Action, Entry, ExitOutcome, Step};
+use potluck_model::list::{Action, Entry, ExitOutcome, List, Step};
 use potluck_model::trace::Outcome;
 use potluck_model::{ConfigurationName, Digest, StepId};
 use serde::Serialize;
@@ -35,7 +35,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         args,
         env,
         exit,
-        inputs,
+        ..
     } = &step.action
     else {
         return Err(failed("not a run step"));
@@ -45,20 +45,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         .list
         .entry(source)
         .ok_or_else(|| failed(format!("{source} is not in the list")))?;
-    let guarded = step.unless.is_some() || step.creates.is_some();
-    let key = (!guarded).then(|| {
-        let mut all = vec![script];
-        for input in inputs {
-            all.extend(setting.list.entries_under(input));
-        }
-        Digest::of(&canonical::to_bytes(&Once {
-            configuration: &setting.list.configuration,
-            step: &step.id,
-            root: setting.root.path(),
-            action: &step.action,
-            inputs: all,
-        }))
-    });
+    let key = once(setting.list, step, setting.root.path());
     if let Some(at) = key.and_then(|key| engine.journal.state().ran.get(&key)) {
         let message = format!(
             "it ran already (at Unix time {}), and neither it nor its inputs changed",
@@ -104,6 +91,27 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         },
         fact: key.filter(|_| outcome != Outcome::Failed).map(Fact::Ran),
     })
+}
+
+/// What a step is remembered by that runs once; `None` for any other.
+pub(crate) fn once(list: &List, step: &Step, root: &Path) -> Option<Digest> {
+    let Action::Run { source, inputs, .. } = &step.action else {
+        return None;
+    };
+    if step.unless.is_some() || step.creates.is_some() {
+        return None;
+    }
+    let mut all = vec![list.entry(source)?];
+    for input in inputs {
+        all.extend(list.entries_under(input));
+    }
+    Some(Digest::of(&canonical::to_bytes(&Once {
+        configuration: &list.configuration,
+        step: &step.id,
+        root,
+        action: &step.action,
+        inputs: all,
+    })))
 }
 
 /// Whether the guard says that nothing is to be done.
