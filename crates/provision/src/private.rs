@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use potluck_model::Digest;
 use potluck_model::list::{Action, Entry, List};
@@ -24,7 +25,7 @@ use crate::steps;
 const RELEASES: &str = "releases";
 
 pub(crate) struct Private {
-    root: MachineRoot,
+    root: Arc<MachineRoot>,
 }
 
 impl Private {
@@ -37,7 +38,7 @@ impl Private {
 pub(crate) fn of<'e>(engine: &'e mut Engine<'_>) -> Result<&'e Private, Fault> {
     if engine.private.is_none() {
         let setting = engine.setting;
-        let staged = engine.stage.as_mut().and_then(Stage::take_private);
+        let staged = engine.stage.as_ref().and_then(Stage::private);
         let root = prepare(setting, staged).map_err(|error| {
             failed(format!(
                 "cannot make the private directory for the release's files: {error}"
@@ -59,6 +60,9 @@ pub(crate) fn of<'e>(engine: &'e mut Engine<'_>) -> Result<&'e Private, Fault> {
             .iter()
             .filter(|entry| needed(entry) && lacking(entry))
             .collect();
+        if let Some(stage) = &mut engine.stage {
+            stage.leave_private();
+        }
         bring_back(&root, &entries, &mut engine.contents)?;
         engine.private = Some(Private { root });
     }
@@ -82,10 +86,10 @@ pub(crate) fn is_wanted(list: &List, state: &State, root: &Path) -> bool {
 }
 
 /// `staged`, or an empty or earlier directory, for this list; those of other lists are removed.
-fn prepare(setting: &Setting<'_>, staged: Option<MachineRoot>) -> io::Result<MachineRoot> {
+fn prepare(setting: &Setting<'_>, staged: Option<Arc<MachineRoot>>) -> io::Result<Arc<MachineRoot>> {
     let root = match staged {
         Some(staged) => staged,
-        None => open(setting.dir, setting.list, setting.digest)?.0,
+        None => Arc::new(open(setting.dir, setting.list, setting.digest)?.0),
     };
     let name = setting.digest.to_string();
     for entry in fs::read_dir(setting.dir.join(RELEASES))? {

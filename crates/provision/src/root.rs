@@ -37,6 +37,11 @@ impl MachineRoot {
         &self.path
     }
 
+    /// The root itself, for `…at` calls with paths in which nobody else can put a symbolic link.
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Whether this is the machine itself and not a directory on it.
     pub(crate) fn is_machine(&self) -> bool {
         self.path == Path::new("/")

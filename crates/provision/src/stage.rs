@@ -2,8 +2,8 @@
 //!
 //! Goals: after the last chunk little is left to be done; each byte is verified once, as it is copied, into `DIR/staged` and the
 //! private directory, where only this process writes; nothing under the root is touched. Non-goals: to have everything. What
-//! is not staged (it came last, or lies on another file system than `DIR`) is copied when its step is done, and what goes wrong
-//! here is told then, if it still does.
+//! is not staged (it came last, is to be on another file system than `DIR`, or gets a group or label from its directory) is copied
+//! when its step is done, and what goes wrong here is told then, if it still does.
 //!
 //! A file of several chunks is verified chunk by chunk, against the chunk list that the list names: chunks come in any order.
 //! After a crash, nothing of it counts: the next process removes `DIR/staged`, and verifies the private directory.
@@ -19,7 +19,8 @@ use std::sync::Arc;
 use potluck_model::chunk_list::{Chunk, ChunkList, META_BYTES_MAX, SINGLE_CHUNK_BYTES_MAX};
 use potluck_model::list::{Action, Entry, List};
 use potluck_model::{Digest, Location};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, fgetxattr};
+use rustix::io::Errno;
 
 use crate::content::{self, Contents};
 use crate::job::{Arrival, Part};
@@ -28,12 +29,16 @@ use crate::machine::{Machine, usable};
 use crate::place::{Found, Look};
 use crate::placed::{PlacedFiles, Thing};
 use crate::private;
-use crate::root::{Directories, MachineRoot, split};
+use crate::root::{MachineRoot, split};
 use crate::state::State;
 use crate::steps;
 
 /// Files of at least so many bytes are synced when they are whole; smaller ones together, before they are placed.
 const SYNC_BYTES_MIN: u64 = 1 << 20;
+
+/// What files get from the directory that they are made in, and not from one that they are renamed to: default access rules,
+/// labels of SELinux and Smack.
+const INHERITED: [&str; 3] = ["system.posix_acl_default", "security.selinux", "security.SMACK64"];
 
 /// What is staged of one release.
 pub(crate) struct Stage {
@@ -41,7 +46,7 @@ pub(crate) struct Stage {
     fd: Arc<OwnedFd>,
     machine_root: PathBuf,
     /// The private directory, if any step may want it.
-    private: Option<MachineRoot>,
+    private: Option<Arc<MachineRoot>>,
     /// Whether a file can be cloned without its bytes being written again.
     clones: bool,
     wanted: BTreeMap<Digest, Wanted>,
@@ -128,7 +133,7 @@ impl Stage {
         let fd = rustix::fs::open(&path, flags, Mode::empty())?;
         let (private, new) = if private::is_wanted(list, state, root.path()) {
             let (root, new) = private::open(dir, list, digest)?;
-            (Some(root), new)
+            (Some(Arc::new(root)), new)
         } else {
             (None, false)
         };
@@ -190,9 +195,9 @@ impl Stage {
                 let parent = split(&path).0;
                 let of_parent = match devices.get(parent) {
                     Some(device) => *device,
-                    None => *devices.entry(parent.to_owned()).or_insert(device_of(root, parent)?),
+                    None => *devices.entry(parent.to_owned()).or_insert(device_for(root, parent)?),
                 };
-                if of_parent != device {
+                if of_parent != Some(device) {
                     continue;
                 }
                 number += 1;
@@ -205,9 +210,11 @@ impl Stage {
 
     /// `new`: the private directory is empty.
     fn plan_private(&mut self, list: &List, machine: Machine, new: bool) -> io::Result<()> {
-        let Some(root) = &self.private else { return Ok(()) };
+        let Some(root) = self.private.clone() else {
+            return Ok(());
+        };
         let usable = usable(list, &machine);
-        let mut look = Look::new(root);
+        let mut look = Look::new(&root);
         let mut wanted = Vec::new();
         for entry in &list.entries {
             match entry {
@@ -329,14 +336,19 @@ impl Stage {
         let result = if runs.is_empty() {
             self.copy_whole(digest, &at, &mut wanted)
         } else {
-            self.copy_chunks(digest, &at, &runs, &mut wanted)
+            self.copy_chunks(digest, &at, &runs, &mut wanted, None)
         };
         self.settle(digest, wanted, &result);
     }
 
     /// The private directory, which has nothing that the list does not have.
-    pub(crate) fn take_private(&mut self) -> Option<MachineRoot> {
-        self.private.take()
+    pub(crate) fn private(&self) -> Option<Arc<MachineRoot>> {
+        self.private.clone()
+    }
+
+    /// Steps may use the private directory from here on: nothing more is copied into it.
+    pub(crate) fn leave_private(&mut self) {
+        self.private = None;
     }
 
     /// Where whole contents lie that it was told of.
@@ -384,30 +396,38 @@ impl Stage {
     }
 
     fn copy_part(&mut self, arrival: &Arrival, part: &Part, wanted: &mut Wanted) -> Result<(), Trouble> {
+        let mut files = None;
         if matches!(wanted.progress, Progress::Nothing) {
             let expected = wanted.chunk_list.ok_or(Trouble::Content)?;
             let chunks = read_chunk_list(&part.chunk_list, expected, wanted.size).ok_or(Trouble::Content)?;
-            for file in self.create(wanted, false)? {
+            let created = self.create(wanted, false)?;
+            for file in &created {
                 file.set_len(wanted.size).map_err(|_| Trouble::Disk)?;
             }
             wanted.progress = Progress::Chunks(chunks);
+            files = Some(created);
         }
-        self.copy_chunks(arrival.digest, &arrival.at, &part.chunks, wanted)
+        self.copy_chunks(arrival.digest, &arrival.at, &part.chunks, wanted, files)
     }
 
+    /// `files`: those to write to, if they are open.
     fn copy_chunks(
         &mut self,
         digest: Digest,
         at: &Location,
         runs: &[(u32, u32)],
         wanted: &mut Wanted,
+        files: Option<Vec<File>>,
     ) -> Result<(), Trouble> {
         let mut progress = std::mem::replace(&mut wanted.progress, Progress::Left);
         let Progress::Chunks(chunks) = &mut progress else {
             wanted.progress = progress;
             return Ok(());
         };
-        let files = self.reopen(wanted)?;
+        let files = match files {
+            Some(files) => files,
+            None => self.reopen(wanted)?,
+        };
         for (first, count) in runs {
             let last = first.saturating_add(*count).min(chunks.all.len() as u32);
             for number in *first as usize..last as usize {
@@ -495,10 +515,9 @@ impl Stage {
         let opened = match &copy.place {
             Place::Root { name, .. } => rustix::fs::openat(&*self.fd, name, flags, mode),
             Place::Private(path) => {
+                // Its directories were made or looked through by this process, and no step has run yet.
                 let root = self.private.as_ref().ok_or(Trouble::Content)?;
-                let (parent, name) = split(path);
-                let parent = Directories::new(root).at(parent).map_err(|_| Trouble::Disk)?;
-                rustix::fs::openat(&*parent, name, flags, mode)
+                rustix::fs::openat(root.fd(), path, flags, mode)
             }
         };
         opened.map(File::from).map_err(|_| Trouble::Disk)
@@ -553,15 +572,30 @@ fn read_chunk_list(at: &Location, digest: Digest, size: u64) -> Option<Chunks> {
     })
 }
 
-/// The device that `path`, or what is above it, is on.
-fn device_of(root: &MachineRoot, mut path: &str) -> io::Result<u64> {
-    loop {
+/// The device that a file at `path` would be on; `None` if it would get more from its directory than that: a group, access
+/// rules, a security label. It has to be made there then.
+fn device_for(root: &MachineRoot, mut path: &str) -> io::Result<Option<u64>> {
+    let directory = loop {
         match root.directory(path) {
-            Ok(directory) => return Ok(rustix::fs::fstat(directory)?.st_dev),
+            Ok(directory) => break directory,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => path = split(path).0,
             Err(error) => return Err(error),
         }
-    }
+    };
+    let stat = rustix::fs::fstat(&directory)?;
+    let group = stat.st_mode & Mode::SGID.as_raw_mode() != 0 && stat.st_gid != rustix::process::getegid().as_raw();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let rules = || match rustix::fs::openat(&directory, ".", flags, Mode::empty()) {
+        Ok(directory) => INHERITED.iter().any(|name| {
+            !matches!(
+                fgetxattr(&directory, *name, &mut [0_u8; 0]),
+                Err(Errno::NODATA | Errno::OPNOTSUPP)
+            )
+        }),
+        // Nobody knows.
+        Err(_) => true,
+    };
+    Ok((!group && !rules()).then_some(stat.st_dev))
 }
 
 fn clone(from: &File, to: &File) -> io::Result<()> {

@@ -227,6 +227,30 @@ fn for_scripts_that_have_run_nothing_is_copied() {
 }
 
 #[test]
+fn a_file_that_gets_its_group_from_its_directory_is_made_there() {
+    let node = Node::new();
+    fs::create_dir(node.root("srv")).unwrap();
+    // As root: any other group. Else there is none to try it with, and the file just gets its own.
+    let group = if rustix::process::geteuid().is_root() {
+        4_711
+    } else {
+        rustix::process::getegid().as_raw()
+    };
+    std::os::unix::fs::chown(node.root("srv"), None, Some(group)).unwrap();
+    fs::set_permissions(node.root("srv"), fs::Permissions::from_mode(0o2755)).unwrap();
+    let job = node.job(&release(&node));
+    let mut executor = stage(&node, &job);
+    executor
+        .arrived(&[whole(&node, b"small"), part(&node, &[(0, 3)])])
+        .unwrap();
+    executor.execute(&job).unwrap();
+    finish(&node, executor);
+    is_placed(&node);
+    assert_eq!(fs::metadata(node.root("srv/small")).unwrap().gid(), group);
+    assert_eq!(fs::metadata(node.root("srv/big")).unwrap().gid(), group);
+}
+
+#[test]
 fn what_is_lacking_when_all_is_there_is_copied_then() {
     for arrived in [0, 1, 2] {
         let node = Node::new();
