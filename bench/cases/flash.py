@@ -16,7 +16,7 @@ from rig.swarm import CLIENTS, Swarm
 from rig.table import Figure
 
 UPLINK, LAN, SLOW_LAN = 100, 1_000, 50
-VARIANTS = ("together", "two-sites", "no-multicast", "staggered", "slow-half", "killed")
+VARIANTS = ("together", "two-sites", "four-sites", "no-multicast", "staggered", "slow-half", "killed")
 STAGGER_SECONDS = 0.5
 KILLED = 2
 SECONDS_MAX = 300
@@ -39,11 +39,13 @@ FIGURES = (
 DESCRIBED = {
     "together": "16 nodes start at once",
     "two-sites": "two sites of 8 nodes start at once",
+    "four-sites": "four sites of 4 nodes start at once",
     "no-multicast": "16 nodes start at once, multicast is dropped",
     "staggered": "16 nodes start 0.5 s after each other, and time counts from the first",
     "slow-half": "16 nodes start at once, half of them with links of 50 Mbit/s",
     "killed": "16 nodes start at once, two lose power at half time",
 }
+SITES = {"two-sites": 2, "four-sites": 4}
 TROUBLED = ("staggered", "slow-half", "killed")
 
 
@@ -74,7 +76,7 @@ class Plan:
         self.room = room
         self.variant = variant
         self.published = published
-        self.sites = 2 if variant == "two-sites" else 1
+        self.sites = SITES.get(variant, 1)
         self.count = count
         self.gap = STAGGER_SECONDS if variant == "staggered" else 0.0
         self.ideal = published.bytes * 8 / (UPLINK * 1e6)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import tap
+from lab import relay, tap
 from lab.command import Failure, Process, attempt, call, wait_until
 
 BRIDGE = "br0"
@@ -55,11 +56,36 @@ class Host:
             "tbf", "rate", f"{megabits}mbit", "burst", "64k", "latency", "50ms",
         )  # fmt: skip
 
+    def round_trip(self, address: str, port: int) -> float:
+        """Seconds that it takes to connect to an address: one round trip, and more if packets are lost."""
+        probe = "import socket, sys, time; t = time.monotonic(); socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)"
+        return float(self.call("python3", "-c", f"{probe}; print(time.monotonic() - t)", address, str(port)))
+
+    def refuse(self, *rules: str) -> None:
+        """A firewall on this host: what comes in is treated by these nft rules."""
+        self.call("nft", "add table inet firewall")
+        self.call("nft", "add chain inet firewall input { type filter hook input priority 0; }")
+        for rule in rules:
+            self.call("nft", f"add rule inet firewall input {rule}")
+
+    def close_inwards(self) -> None:
+        """A firewall that lets in only answers to what this host began itself."""
+        self.refuse(
+            "iif lo accept", "ct state established,related accept", "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+            "drop",
+        )  # fmt: skip
+
     def received_bytes(self) -> int:
         """What has come to this host since it was made: what the bridge has sent to it."""
         (link,) = json.loads(call("ip", "-s", "-j", "link", "show", "dev", self.port))
         sent: int = link["stats64"]["tx"]["bytes"]
         return sent
+
+    def sent_bytes(self) -> int:
+        """What this host has sent since it was made."""
+        (link,) = json.loads(call("ip", "-s", "-j", "link", "show", "dev", self.port))
+        received: int = link["stats64"]["rx"]["bytes"]
+        return received
 
     def unplug(self) -> None:
         """Cuts the cable: `eth0` stays up, and loses its carrier."""
@@ -142,6 +168,31 @@ class Network:
         call("ip", "link", "set", host.port, "up")
         self.hosts[name] = host
         return host
+
+    def lengthen(self, host: Host, log: Path, *, kilobits: int = 0, delay: float = 0, loss: float = 0, twice: float = 0,
+                 late: float = 0) -> Process:  # fmt: skip
+        """Puts a bad cable in place of a host's: rate, delay in milliseconds one way, and how many packets in a hundred are
+        lost, doubled or come late. It lasts as long as the process that is returned."""
+        here, there = f"r-{host.name}", f"q-{host.name}"
+        call("ip", "link", "set", host.port, "nomaster")
+        call("ip", "link", "add", here, "type", "veth", "peer", "name", there)
+        # Packets must be lost one by one, not in the large pieces that the kernel makes of them.
+        host.call("ip", "link", "set", "eth0", "gso_max_segs", "1")
+        call("ip", "link", "set", there, "gso_max_segs", "1", "master", BRIDGE)
+        for link in (here, there):
+            Path(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6").write_text("1")
+            call("ip", "link", "set", link, "up")
+        options = {"kilobits": kilobits, "delay": delay, "loss": loss, "twice": twice, "late": late}
+        argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        process = Process(f"cable of {host.name}", [sys.executable, relay.__file__, host.port, here, *argv], log)
+        process.await_line("relaying", 10)
+        return process
+
+    def forbid(self, rule: str) -> None:
+        """The bridge drops what this nft rule matches, such as `ip saddr 10.82.0.11 tcp flags syn / syn,ack`."""
+        call("nft", "add table bridge forbidden")
+        call("nft", "add chain bridge forbidden forward { type filter hook forward priority 0; }")
+        call("nft", f"add rule bridge forbidden forward {rule} counter drop")
 
     def lose(self, percent: int) -> None:
         """The bridge drops so many packets in a hundred, at random, in every direction."""
