@@ -3,6 +3,7 @@
 //! `run` is all that the binary needs. ARCHITECTURE.md describes the way of a request and of a byte through the modules.
 
 mod arrived;
+mod cpu;
 mod driver;
 mod execution;
 mod facts;
@@ -25,11 +26,13 @@ mod serving;
 mod shapes;
 mod staging;
 mod totals;
+mod way_out;
 mod writer;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use potluck_model::api::Labels;
@@ -45,13 +48,13 @@ use tokio::sync::{Notify, mpsc};
 
 pub use home::HomeError;
 pub use join::JoinFault;
-pub use manners::{Manners, Peering, Serve};
+pub use manners::{Manners, Peering, Serve, ServeError};
 
 use driver::{Driver, Event, Tools};
 use execution::Execution;
 use head::HeadTask;
 use home::Home;
-use manners::Limits;
+use manners::{Limits, Situation};
 use outbox::Outbox;
 use peers::{Peers, Up};
 use renewal::Renewal;
@@ -191,10 +194,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let writer = writer::start(store.clone(), events.clone()).map_err(AgentError::Port)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| AgentError::Port(std::io::Error::other(error.to_string())))?;
-    let on_mains = power::on_mains();
+    let situation = Situation::look(config.bind).await;
     let core = potluck_proto::Config {
         in_flight_bytes_max: config.manners.in_flight_bytes_max(),
-        serving_max: config.manners.serving_max(on_mains),
+        serving_max: config.manners.serving_max(situation),
+        steady: situation.is_steady(),
         ..core_config(joined.node, boot, number)
     };
     let limits = Arc::new(Limits::new(&config.manners));
@@ -206,6 +210,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         key: joined.key.clone(),
         expired: Arc::clone(&expired),
     };
+    let overflowed = Arc::new(AtomicU64::new(0));
     let head = HeadTask {
         client: client.clone(),
         expired,
@@ -225,8 +230,10 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
             Arc::clone(&limits),
         ),
         gate: incoming.gate(),
+        overflowed: Arc::clone(&overflowed),
         limits,
         manners: config.manners,
+        bind: config.bind,
         room: Room {
             store: home.path("store"),
             execute: home.path("execute"),
@@ -251,7 +258,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         () = renewal.run() => Finished::Stopped,
         () = head::report(client, outbox) => Finished::Stopped,
         () = accept(incoming, events.clone()) => Finished::Stopped,
-        () = receive(&datagrams, events) => Finished::Stopped,
+        () = receive(&datagrams, events, &overflowed) => Finished::Stopped,
         () = shutdown => Finished::Stopped,
     };
     let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
@@ -277,6 +284,7 @@ fn core_config(node: potluck_model::NodeId, boot: u64, port: u16) -> potluck_pro
     potluck_proto::Config {
         node,
         boot,
+        steady: true,
         port,
         answer_wait_max: Duration::from_millis(150),
         answers_wanted: 16,
@@ -305,9 +313,15 @@ async fn accept(mut incoming: Incoming, events: mpsc::Sender<Event>) {
     }
 }
 
-async fn receive(datagrams: &DatagramPort, events: mpsc::Sender<Event>) {
-    // More datagrams than the driver can take are lost, as on any full network.
-    let forward = |(from, multicast, bytes)| drop(events.try_send(Event::Datagram { from, multicast, bytes }));
+async fn receive(datagrams: &DatagramPort, events: mpsc::Sender<Event>, overflowed: &AtomicU64) {
+    // More datagrams than the driver can take are lost, as on any full network; half of its queue is for what is not to be
+    // lost.
+    let forward = |(from, multicast, bytes)| {
+        let room = events.capacity() > EVENTS / 2;
+        if !room || events.try_send(Event::Datagram { from, multicast, bytes }).is_err() {
+            overflowed.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     loop {
         let first = datagrams.recv().await;
         // Who asks several peers is still sending to the others: an answer now would come before they were asked.

@@ -95,6 +95,7 @@ async fn answer(store: &Store, events: &mpsc::Sender<Event>, to: &Asker<'_>, par
             bytes += part.bytes.min(READ_BYTES);
             group.push(part);
         }
+        to.limits.read(bytes).await;
         let from = store.clone();
         let read = tokio::task::spawn_blocking(move || {
             let read = |part: Part| (part, from.read_chunk(&part.content, part.chunk));

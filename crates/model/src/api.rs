@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::{Assignment, Root, Signed};
-use crate::trace::{Event, Recap};
+use crate::trace::{Event, Ignored, Recap};
 use crate::{AudienceName, ConfigurationName, Digest, LabelKey, NodeId, StepId, UnixSeconds, VersionName};
 
 pub use identity::{RenewAnswer, RenewRequest};
@@ -130,6 +130,9 @@ pub struct Neighbour {
     pub node: NodeId,
     /// Where its peer port is.
     pub addresses: Vec<SocketAddr>,
+    /// Whether it is of another site, with which the node's own shares.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// `POST /v1/node/events`: answered with 204 once it is kept.
@@ -340,6 +343,9 @@ pub struct Progress {
     pub millis: Option<u64>,
     /// The last trouble, if it came after the last success.
     pub trouble: Option<String>,
+    /// What it ignored of what came over the network, since its agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<Ignored>,
 }
 
 /// States of a node, in order of progress.

@@ -136,6 +136,30 @@ pub enum What {
         /// The message.
         message: String,
     },
+    /// What was ignored of what came over the network, since the start: told at most every minute, and only if it grew.
+    Ignored(Ignored),
+}
+
+/// What a node ignored of what came over the network, counted since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct Ignored {
+    /// Datagrams that no fleet key opens: of strangers, changed on the way, or from before a key was replaced.
+    pub datagrams_unopened: u64,
+    /// Datagrams that came faster than they could be looked at.
+    pub datagrams_overflowed: u64,
+    /// Datagrams that were malformed or of another version.
+    pub datagrams_malformed: u64,
+    /// Datagrams that were heard before, or came too late: copies over several paths, and replays.
+    pub datagrams_repeated: u64,
+    /// Answers that fit no request.
+    pub answers_unrequested: u64,
+    /// Connections that were refused since too many were being made.
+    pub connections_refused: u64,
+    /// Connections that nobody proved himself on.
+    pub handshakes_failed: u64,
+    /// Connections that were closed because the peer broke the protocol.
+    pub peers_at_fault: u64,
 }
 
 /// The most contents that one event says were obtained together with another.
@@ -333,6 +357,21 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<What>(&text).unwrap(), what);
+    }
+
+    #[test]
+    fn what_was_ignored_is_written_by_name_and_read_with_names_missing() {
+        let ignored = Ignored {
+            datagrams_unopened: 3,
+            ..Ignored::default()
+        };
+        let text = serde_json::to_string(&What::Ignored(ignored)).unwrap();
+        assert!(
+            text.starts_with(r#"{"event":"ignored","datagrams_unopened":3,"#),
+            "{text}"
+        );
+        let short = r#"{"event":"ignored","datagrams_unopened":3}"#;
+        assert_eq!(serde_json::from_str::<What>(short).unwrap(), What::Ignored(ignored));
     }
 
     #[test]

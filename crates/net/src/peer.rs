@@ -7,6 +7,7 @@ mod endpoint;
 mod fault;
 mod frames;
 mod handshake;
+mod handshakes;
 mod port;
 mod sender;
 
@@ -21,6 +22,7 @@ use potluck_proto::{DataHeader, Message, WireError, frame};
 
 pub use endpoint::{Endpoint, Gate, Incoming, Local};
 pub use fault::PeerFault;
+pub use handshakes::DroppedConnections;
 pub use port::{OpenError, PEER_PORT, PeerPort};
 pub use sender::PeerSender;
 

@@ -94,6 +94,12 @@ pub fn addresses(bind: Option<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
+/// The name of the interface that has an address.
+pub fn interface_of(ip: IpAddr) -> Option<String> {
+    let interfaces = if_addrs::get_if_addrs().ok()?;
+    interfaces.into_iter().find(|one| one.ip() == ip).map(|one| one.name)
+}
+
 /// Networks that the addresses of this host are on-link in, as `addresses` selects them: at most 16.
 pub fn networks(bind: Option<IpAddr>) -> Vec<Network> {
     // What cannot be listed was said by `addresses`.

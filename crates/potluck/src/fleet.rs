@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use potluck_model::api::{AssignmentInfo, NodeInfo, NodeState, Status, Target};
-use potluck_model::trace::Recap;
+use potluck_model::trace::{Ignored, Recap};
 use potluck_model::{NodeId, UnixSeconds};
 
 use crate::output::{Column, Style, Table, Tone, ago, bytes, clean, count, span, stamp};
@@ -181,6 +181,11 @@ pub(crate) fn node(node: &NodeInfo, now: UnixSeconds, style: Style) -> String {
         ),
         ("time", Tone::Plain, took(node)),
         ("trouble", Tone::Bad, progress.trouble.clone().unwrap_or_default()),
+        (
+            "ignored",
+            Tone::Plain,
+            progress.ignored.map(ignored).unwrap_or_default(),
+        ),
         ("seen", seen(node, now).0, seen(node, now).1),
         ("joined", Tone::Plain, stamp(node.joined)),
         ("site", Tone::Plain, node.site.clone().unwrap_or_default()),
@@ -205,6 +210,29 @@ pub(crate) fn node(node: &NodeInfo, now: UnixSeconds, style: Style) -> String {
         }
     }
     out
+}
+
+/// What a node ignored of what came over the network.
+fn ignored(ignored: Ignored) -> String {
+    let datagrams = [
+        (ignored.datagrams_unopened, "unopened"),
+        (ignored.datagrams_overflowed, "too many at a time"),
+        (ignored.datagrams_malformed, "malformed"),
+        (ignored.datagrams_repeated, "repeated"),
+        (ignored.answers_unrequested, "unrequested"),
+    ];
+    let connections = [
+        (ignored.connections_refused, "refused"),
+        (ignored.handshakes_failed, "unproven"),
+        (ignored.peers_at_fault, "at fault"),
+    ];
+    let shown = |what: &str, of: &[(u64, &str)]| {
+        let counts = of.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, why)| format!("{count} {why}")).collect();
+        (!counts.is_empty()).then(|| format!("{what}: {}", counts.join(", ")))
+    };
+    let parts = [shown("datagrams", &datagrams), shown("connections", &connections)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The table of assignments.
@@ -378,6 +406,7 @@ pub(crate) mod sample {
                 origin_bytes: 1 << 20,
                 millis: converged.then_some(4_200),
                 trouble: (state == NodeState::Failed).then(|| "step tune failed: exit 1".into()),
+                ignored: None,
             },
         }
     }

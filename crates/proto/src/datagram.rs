@@ -21,6 +21,7 @@ const REQUEST: u8 = 1;
 const PREFIX_REQUEST: u8 = 2;
 const ANSWER: u8 = 3;
 const PREFIX_ANSWER: u8 = 4;
+const DIAL_ME: u8 = 5;
 /// Bytes in front of the sets of an answer, at most.
 const ANSWER_HEAD_MAX: usize = 28 + 10 + 16 + 1;
 /// The least room in which sets are written.
@@ -50,6 +51,11 @@ pub enum Body {
     Answer(Answer),
     /// Answers a `PrefixRequest`.
     PrefixAnswer(PrefixAnswer),
+    /// "You answered my request, and I cannot connect to you: connect to me."
+    DialMe {
+        /// Number of the request.
+        number: u64,
+    },
 }
 
 /// How many answers are wanted, and from whom.
@@ -171,6 +177,9 @@ impl Datagram {
                 held: Runs::take_set(reader)?,
                 fetching: Runs::take_set(reader)?,
             }),
+            DIAL_ME => Body::DialMe {
+                number: reader.varint()?,
+            },
             kind => return Err(WireError::UnknownKind(kind)),
         };
         let rest = reader.rest();
@@ -258,6 +267,14 @@ pub fn encode_answers(answer: &Answer, room: usize, datagrams_max: usize) -> Vec
         u8::from(answer.list_held) | u8::from(answer.list_lacked) << 1 | u8::from(answer.fetching_everything) << 2,
     );
     encode_sets(&head, &answer.held, &answer.fetching, room, datagrams_max)
+}
+
+/// "Connect to me", but for its header.
+pub fn encode_dial_me(number: u64) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    bytes[1] = DIAL_ME;
+    put_varint(&mut bytes, number);
+    bytes
 }
 
 /// The datagrams of an answer to prefixes, like `encode_answers`.
@@ -500,6 +517,10 @@ mod tests {
         };
         let bytes = encode_prefix_answers(&answer, DATAGRAM_BYTES_MAX, 1).remove(0);
         assert_eq!(golden(bytes, "04", "ac020001010001", 35), Body::PrefixAnswer(answer));
+        assert_eq!(
+            golden(encode_dial_me(300), "05", "ac02", 30),
+            Body::DialMe { number: 300 }
+        );
     }
 
     #[test]
@@ -589,7 +610,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..7) {
             let _ = Datagram::decode(&bytes);
             let mut headed = vec![0; HEADER_BYTES];
             seal_header(&mut headed, &HEADER);

@@ -30,6 +30,9 @@ pub enum Input<'a> {
         /// About how many nodes share the site.
         population: u32,
     },
+    /// Which nodes are of other sites with which the operator lets this one share, at most 64: they are used however far
+    /// away they are. Replaces what was said before.
+    Sharing(Vec<NodeId>),
     /// The key of the audience: identifiers in datagrams are derived from it.
     Audience {
         /// 32 secret bytes.
@@ -297,6 +300,9 @@ pub struct Config {
     pub node: NodeId,
     /// Grows with each start, for the freshness of datagrams.
     pub boot: u64,
+    /// Whether this machine is wired and runs on mains power, as far as it can tell: such nodes come first where seats of
+    /// a crowd are given away. A seat that sleeps or roams costs its crowd a deadline for each of its shares.
+    pub steady: bool,
     /// The peer port, as told to others.
     pub port: u16,
     /// How long to wait for answers to the first existence request before the origin is asked. Waiting adapts: it shrinks
@@ -327,6 +333,7 @@ impl Config {
         Self {
             node,
             boot,
+            steady: true,
             port,
             answer_wait_max: Duration::from_millis(200),
             answers_wanted: 16,

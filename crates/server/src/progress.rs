@@ -17,6 +17,13 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
+    /// The same node, which has just been assigned something else, or nothing.
+    pub(crate) fn reassigned(&self, something: bool) -> Self {
+        let mut tracker = Self::assigned(something);
+        tracker.progress.ignored = self.progress.ignored;
+        tracker
+    }
+
     /// The progress of a node that has just been assigned something, or nothing.
     pub(crate) fn assigned(something: bool) -> Self {
         let state = if something {
@@ -38,6 +45,7 @@ impl Tracker {
         match &event.what {
             What::ListRequested { .. } => self.requested = Some(event.at),
             What::Trouble { message } => self.progress.trouble = Some(message.clone()),
+            What::Ignored(ignored) => self.progress.ignored = Some(*ignored),
             _ => {}
         }
         // Events of an earlier assignment say nothing about this one.
@@ -113,6 +121,7 @@ impl Tracker {
                 *progress = Progress {
                     state,
                     trouble: progress.trouble.take(),
+                    ignored: progress.ignored.take(),
                     ..Progress::default()
                 };
             }
@@ -242,6 +251,27 @@ mod tests {
             step: "a".parse().unwrap(),
         };
         assert_eq!(run(&mut tracker, vec![started]), NodeState::Executing);
+    }
+
+    #[test]
+    fn what_a_node_ignored_is_known_whatever_it_is_assigned() {
+        let mut tracker = Tracker::assigned(false);
+        let ignored = potluck_model::trace::Ignored {
+            datagrams_unopened: 7,
+            ..Default::default()
+        };
+        let event = Event {
+            boot: 1,
+            seq: 1,
+            at: UnixMicros(1),
+            list: None,
+            what: What::Ignored(ignored),
+        };
+        tracker.apply(&event, None);
+        assert_eq!(tracker.progress.ignored, Some(ignored));
+        let mut tracker = tracker.reassigned(true);
+        run(&mut tracker, vec![asked(), recap(&[]), asked()]);
+        assert_eq!(tracker.progress.ignored, Some(ignored));
     }
 
     #[test]

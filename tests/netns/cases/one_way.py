@@ -6,9 +6,10 @@ from lab.command import expect
 
 BYTES = 12 << 20
 MEGABITS = 50
-COPIES_MAX = 1.2
-# Of the payload, that all others have from a node behind a firewall.
-GIVEN_MIN = 0.1
+# Those behind firewalls do not hear each other's claims, so some stripes are fetched by both; unshared it would be 4.
+COPIES_MAX = 1.8
+# Of the payload, that all others have from the nodes behind a firewall.
+GIVEN_MIN = 0.2
 
 
 def run(lab: Lab) -> None:
@@ -32,5 +33,5 @@ def run(lab: Lab) -> None:
     say(f"{copies:.3f} copies from the server; given by those behind a firewall: "
         + ", ".join(f"{name} {share:.2f}" for name, share in given.items()))  # fmt: skip
     expect(copies <= COPIES_MAX, "too much came from the server")
-    expect(min(given.values()) >= GIVEN_MIN, "a node behind a firewall gave nothing")
+    expect(sum(given.values()) >= GIVEN_MIN, "the nodes behind a firewall gave nothing")
     same_roots(nodes)

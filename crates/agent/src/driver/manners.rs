@@ -5,23 +5,22 @@ use std::time::Duration;
 use potluck_proto::Input;
 use tokio::time::Instant;
 
-use super::Driver;
-use crate::manners::{Manners, Peering, Serve};
-use crate::power;
+use super::{Driver, Event};
+use crate::manners::{Manners, Peering, Situation};
 
-/// How often it is looked whether the machine runs on mains power.
+/// How often it is looked whether the machine runs on mains power, and over what it is connected.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// When to look at the power supply, and what the core was told.
-pub(super) struct Power {
+/// When to look at the power supply and the links, and what the core was told.
+pub(super) struct Looking {
     look_at: Option<Instant>,
     serving_max: usize,
 }
 
-impl Power {
+impl Looking {
     pub(super) fn new(manners: &Manners, serving_max: usize) -> Self {
         Self {
-            look_at: (manners.serve == Serve::Mains).then(|| Instant::now() + LOOK_EVERY),
+            look_at: manners.serve.depends().then(|| Instant::now() + LOOK_EVERY),
             serving_max,
         }
     }
@@ -29,25 +28,43 @@ impl Power {
     pub(super) const fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
+
+    /// The network changed.
+    pub(super) fn hurry(&mut self) {
+        self.look_at = self.look_at.map(|_| Instant::now());
+    }
 }
 
 impl Driver {
-    pub(super) fn look_at_power(&mut self) {
-        if self.power.look_at.is_none_or(|at| Instant::now() < at) {
+    /// Looks what the machine is like; `handle_situation` follows.
+    pub(super) fn look_around(&mut self) {
+        if self.looking.look_at.is_none_or(|at| Instant::now() < at) {
             return;
         }
-        self.power.look_at = Some(Instant::now() + LOOK_EVERY);
-        let max = self.tools.manners.serving_max(power::on_mains());
-        if max != self.power.serving_max {
-            let state = if max > 0 {
-                "mains: this node gives"
-            } else {
-                "battery: this node takes only"
-            };
-            tracing::info!("the machine runs on {state}");
-            self.power.serving_max = max;
-            self.input(Input::ServingMax(max));
+        self.looking.look_at = Some(Instant::now() + LOOK_EVERY);
+        let (events, bind) = (self.tools.events.clone(), self.tools.bind);
+        tokio::spawn(async move {
+            let situation = Situation::look(bind).await;
+            drop(events.send(Event::Situation(situation)).await);
+        });
+    }
+
+    pub(super) fn handle_situation(&mut self, situation: Situation) {
+        let max = self.tools.manners.serving_max(situation);
+        if max == self.looking.serving_max {
+            return;
         }
+        let power = if situation.on_mains { "mains" } else { "battery" };
+        let way = situation.way_out;
+        tracing::info!(
+            power,
+            vpn = way.tunnel,
+            metered = way.metered,
+            "the machine's power or network is another: this node {}",
+            if max > 0 { "gives" } else { "takes only" }
+        );
+        self.looking.serving_max = max;
+        self.input(Input::ServingMax(max));
     }
 
     /// The network changed: nobody has vouched for this one yet.

@@ -6,13 +6,15 @@ mod content;
 mod disk;
 mod heal;
 mod identity;
+mod ignored;
 mod manners;
 mod run;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use potluck_model::api::Head;
@@ -31,7 +33,7 @@ use crate::arrived::Arrived;
 use crate::execution::{Execution, RunFault};
 use crate::home::{Home, Joined};
 use crate::lists::{LoadError, Loaded};
-use crate::manners::{Limits, Manners};
+use crate::manners::{Limits, Manners, Situation};
 use crate::outbox::Outbox;
 use crate::peers::{Peers, Taken, Up};
 use crate::renewal::Renewed;
@@ -44,7 +46,8 @@ use crate::writer::Write;
 use crate::{Finished, origin};
 use disk::Disk;
 use heal::Findings;
-use manners::Power;
+use ignored::IgnoredSoFar;
+use manners::Looking;
 use run::Retry;
 
 /// A transfer from the server of which nothing came for so long after the network changed is given up.
@@ -62,6 +65,8 @@ pub(crate) enum Event {
     Renewed(Box<Renewed>),
     /// Links or addresses changed.
     NetworkChanged,
+    /// The machine was looked at.
+    Situation(Situation),
     /// An opened datagram.
     Datagram {
         from: SocketAddr,
@@ -169,8 +174,12 @@ pub(crate) struct Tools {
     pub(crate) datagrams: Arc<potluck_net::datagram::DatagramPort>,
     pub(crate) peers: Peers,
     pub(crate) gate: potluck_net::peer::Gate,
+    /// Datagrams that came while too many waited.
+    pub(crate) overflowed: Arc<AtomicU64>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) manners: Manners,
+    /// Source address and multicast interface; none: all.
+    pub(crate) bind: Option<IpAddr>,
     pub(crate) writer: mpsc::Sender<Write>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) execution: Execution,
@@ -219,7 +228,8 @@ pub(crate) struct Driver {
     /// Contents of which it was told that they are damaged.
     damage_told: BTreeSet<Digest>,
     disk: Disk,
-    power: Power,
+    looking: Looking,
+    ignored: IgnoredSoFar,
     /// When links or addresses last changed, until it is known what that did to transfers.
     network_changed: Option<Instant>,
     /// It was told that the clock is off.
@@ -233,7 +243,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(tools: Tools, config: Config, seed: [u8; 32]) -> Self {
         let serving = Serving::new(tools.store.clone(), tools.events.clone(), Arc::clone(&tools.limits));
-        let power = Power::new(&tools.manners, config.serving_max);
+        let looking = Looking::new(&tools.manners, config.serving_max);
         let stored_lists = tools.home.lists();
         Self {
             swarm: Swarm::new(config, seed, Time::ZERO),
@@ -262,7 +272,8 @@ impl Driver {
             heals: 0,
             damage_told: BTreeSet::new(),
             disk: Disk::default(),
-            power,
+            looking,
+            ignored: IgnoredSoFar::new(),
             network_changed: None,
             clock_told: false,
             finish_by: None,
@@ -311,7 +322,8 @@ impl Driver {
             core,
             doubt,
             self.disk.wake_at(),
-            self.power.look_at(),
+            self.looking.look_at(),
+            Some(self.ignored.look_at()),
             self.retry.at,
             self.finish_by,
             self.give_up,
@@ -326,7 +338,8 @@ impl Driver {
             self.finish(Finished::Unreachable);
         }
         self.look_for_room();
-        self.look_at_power();
+        self.look_around();
+        self.tell_ignored();
         self.retry_run();
         self.end_what_the_network_cut();
         self.input(Input::Wake);
@@ -359,6 +372,7 @@ impl Driver {
             Event::Renewed(renewed) => self.handle_renewed(*renewed),
             Event::NetworkChanged => {
                 self.leave_network();
+                self.looking.hurry();
                 self.tools.datagrams.refresh();
                 self.input(Input::Paths(self.tools.datagrams.paths()));
                 self.network_changed = Some(Instant::now());
@@ -370,6 +384,7 @@ impl Driver {
                     bytes: &bytes,
                 });
             }
+            Event::Situation(situation) => self.handle_situation(situation),
             Event::PeerUp(up) => self.handle_peer_up(up),
             Event::PeerFailed { peer, fault } => {
                 tracing::debug!(%peer, fault, "cannot connect to the peer");

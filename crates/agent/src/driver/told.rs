@@ -119,6 +119,9 @@ impl Driver {
                 addresses: neighbour.addresses.iter().take(16).copied().collect(),
             })
             .collect();
+        let sharing = head.neighbours.iter().filter(|neighbour| neighbour.shared);
+        let sharing = sharing.take(neighbours_max).map(|neighbour| neighbour.node).collect();
+        self.input(Input::Sharing(sharing));
         self.input(Input::Neighbours {
             neighbours,
             population: head.population,

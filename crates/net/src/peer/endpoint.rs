@@ -1,9 +1,8 @@
 //! Dials and accepts peers, as many at a time as is sensible.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use potluck_model::NodeId;
 use potluck_proto::message::PROOFS_MAX;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::handshakes::{DroppedConnections, Handshakes};
 use super::port::listener;
 use super::{PeerConnection, PeerFault, handshake};
 use crate::socket;
@@ -23,10 +23,6 @@ use crate::tls::{self, Identity, TlsError};
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// All addresses of a peer together.
 const DIAL_MAX: Duration = Duration::from_secs(5);
-/// Handshakes of those who dial this node, at a time; more are refused.
-const HANDSHAKES_MAX: usize = 64;
-/// The same, from one address.
-const HANDSHAKES_PER_IP_MAX: usize = 16;
 /// Connections that are up and wait to be taken.
 const WAITING_MAX: usize = 16;
 /// How long to wait before a listener is tried again that could not be opened: at first, at most.
@@ -163,7 +159,7 @@ pub struct Gate(Arc<Listening>);
 struct Listening {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    limits: Limits,
+    handshakes: Handshakes,
     sender: mpsc::Sender<PeerConnection>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -172,6 +168,15 @@ impl Gate {
     /// Whether peers may connect.
     pub fn is_open(&self) -> bool {
         self.0.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// What came to nothing of the connections that others opened, since the start.
+    pub fn dropped(&self) -> DroppedConnections {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        DroppedConnections {
+            refused: load(&self.0.handshakes.counts.refused),
+            failed: load(&self.0.handshakes.counts.failed),
+        }
     }
 
     /// Listens again, and dials. To be called within a runtime.
@@ -194,13 +199,14 @@ impl Gate {
     fn listen(&self, listeners: impl Iterator<Item = (SocketAddr, Option<TcpListener>)>) {
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         for (address, listener) in listeners {
-            let (shared, limits, sender) = (self.0.shared.clone(), self.0.limits.clone(), self.0.sender.clone());
+            let (shared, sender) = (self.0.shared.clone(), self.0.sender.clone());
+            let underway = self.0.handshakes.clone();
             tasks.spawn(async move {
                 let listener = match listener {
                     Some(listener) => listener,
                     None => reopen(address).await,
                 };
-                accept(listener, shared, limits, sender).await;
+                accept(listener, shared, underway, sender).await;
             });
         }
     }
@@ -235,10 +241,7 @@ impl Incoming {
         let gate = Gate(Arc::new(Listening {
             shared: endpoint.shared.clone(),
             addresses,
-            limits: Limits {
-                all: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-                by_ip: Arc::default(),
-            },
+            handshakes: Handshakes::default(),
             sender,
             tasks: Mutex::new(JoinSet::new()),
         }));
@@ -267,7 +270,12 @@ impl Drop for Incoming {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, limits: Limits, sender: mpsc::Sender<PeerConnection>) {
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    underway: Handshakes,
+    sender: mpsc::Sender<PeerConnection>,
+) {
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -282,18 +290,21 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, limits: Limits, send
                 continue;
             }
         };
-        let Some(slot) = limits.slot(address.ip()) else {
-            tracing::debug!(%address, "too many handshakes at a time: a connection is refused");
-            continue;
-        };
-        let (shared, sender) = (shared.clone(), sender.clone());
-        handshakes.spawn(async move {
-            match greet(tcp, address, &shared).await {
+        let number = underway.room_for(address.ip());
+        let (shared, sender, ended) = (shared.clone(), sender.clone(), underway.clone());
+        let task = handshakes.spawn(async move {
+            let greeted = greet(tcp, address, &shared).await;
+            // Who has proven himself is not in the way of others any more, nor can be sent away.
+            ended.end(number);
+            match greeted {
                 Ok(connection) => drop(sender.send(connection).await),
-                Err(fault) => tracing::debug!(%address, %fault, "a connection from a peer did not come about"),
+                Err(fault) => {
+                    ended.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%address, %fault, "a connection from a peer did not come about");
+                }
             }
-            drop(slot);
         });
+        underway.begin(number, address.ip(), task);
     }
 }
 
@@ -301,47 +312,4 @@ async fn greet(tcp: TcpStream, address: SocketAddr, shared: &Shared) -> Result<P
     socket::tune(&tcp)?;
     let prepared = shared.prepared();
     within(HANDSHAKE_MAX, address, handshake::accepted(tcp, address, &prepared)).await
-}
-
-/// How many handshakes may be under way: strangers cost no more than this.
-#[derive(Clone)]
-struct Limits {
-    all: Arc<Semaphore>,
-    by_ip: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-}
-
-/// A handshake's place among the limits.
-struct Slot {
-    limits: Limits,
-    ip: IpAddr,
-    _one_of_all: OwnedSemaphorePermit,
-}
-
-impl Limits {
-    fn slot(&self, ip: IpAddr) -> Option<Slot> {
-        let one_of_all = self.all.clone().try_acquire_owned().ok()?;
-        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_ip.entry(ip).or_default();
-        if *count >= HANDSHAKES_PER_IP_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Slot {
-            limits: self.clone(),
-            ip,
-            _one_of_all: one_of_all,
-        })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut by_ip = self.limits.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_ip.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                by_ip.remove(&self.ip);
-            }
-        }
-    }
 }

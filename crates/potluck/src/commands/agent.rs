@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use potluck_agent::{AgentConfig, AgentError, Finished, HomeError, JoinFault, Manners};
+use potluck_agent::{AgentConfig, AgentError, Finished, HomeError, JoinFault, Manners, Serve};
 use potluck_model::LabelKey;
 use potluck_model::join::JoinString;
 use potluck_model::rate::{Limit, Schedule, ScheduleError, Window};
@@ -23,6 +23,9 @@ const THREADS_MAX: usize = 2;
 /// The most threads that wait for the disk or for an executing process. Each costs memory.
 const BLOCKING_THREADS_MAX: usize = 6;
 
+/// The most that a limit for the processor can be: 64 processors.
+const CPU_PERCENT_MAX: u16 = 6_400;
+
 /// Runs this machine's managed node
 ///
 /// It joins the fleet once, keeps its identity, fetches what it is assigned from its peers and the
@@ -40,7 +43,9 @@ Peers reach it on TCP and UDP port 7443. A settings file has the names of the fl
   bind = \"10.0.0.7\"
   store-max = \"20GiB\"
   upload-limit = \"20 Mbit/s\"
-  serve = \"mains\"
+  disk-limit = \"40 MiB/s\"
+  cpu-limit = \"50%\"
+  serve = \"mains,unmetered\"
 
   [[limit]]
   from = \"08:00\"
@@ -81,8 +86,14 @@ pub(crate) struct Args {
     /// Fetch at most so much from peers and server [default: unlimited]
     #[arg(long, value_name = "RATE")]
     download_limit: Option<Limit>,
-    /// When to give to peers: always (the default), on mains power, or never
-    #[arg(long, value_enum, value_name = "WHEN", hide_possible_values = true)]
+    /// Read and write at most so much of files' contents [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    disk_limit: Option<Limit>,
+    /// Use at most so much of one processor (50%) [default: unlimited]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    cpu_limit: Option<u16>,
+    /// When to give: always (the default), never, mains, unmetered, or both of these
+    #[arg(long, value_name = "WHEN")]
     serve: Option<Serve>,
     /// The same as --serve never
     #[arg(long, conflicts_with = "serve")]
@@ -116,7 +127,9 @@ struct Settings {
     download_limit: Option<String>,
     #[serde(default)]
     limit: Vec<LimitSettings>,
-    serve: Option<Serve>,
+    disk_limit: Option<String>,
+    cpu_limit: Option<String>,
+    serve: Option<String>,
     peering: Option<Peering>,
 }
 
@@ -128,14 +141,6 @@ struct LimitSettings {
     to: String,
     upload: Option<String>,
     download: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-enum Serve {
-    Always,
-    Mains,
-    Never,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
@@ -245,23 +250,30 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         );
         return Err(in_file("limit", why));
     }
-    let serve = if args.no_serve {
-        Some(Serve::Never)
-    } else {
-        args.serve.or(settings.serve)
+    let serve = match (args.no_serve, args.serve, settings.serve) {
+        (true, ..) => Serve::Never,
+        (false, Some(serve), _) => serve,
+        (false, None, Some(text)) => text
+            .parse()
+            .map_err(|error: potluck_agent::ServeError| in_file("serve", error.to_string()))?,
+        (false, None, None) => Serve::default(),
     };
+    let cpu_percent = match (args.cpu_limit, settings.cpu_limit) {
+        (Some(percent), _) => Some(percent),
+        (None, Some(text)) => Some(parse_percent(&text).map_err(|why| in_file("cpu-limit", why))?),
+        (None, None) => None,
+    };
+    let disk = schedule(args.disk_limit, settings.disk_limit.as_ref(), "disk-limit", |_| None)?;
     let manners = Manners {
         peering: match args.peering.or(settings.peering) {
             None | Some(Peering::Everywhere) => potluck_agent::Peering::Everywhere,
             Some(Peering::KnownSites) => potluck_agent::Peering::KnownSites,
         },
-        serve: match serve {
-            None | Some(Serve::Always) => potluck_agent::Serve::Always,
-            Some(Serve::Mains) => potluck_agent::Serve::Mains,
-            Some(Serve::Never) => potluck_agent::Serve::Never,
-        },
+        serve,
         upload,
         download,
+        disk,
+        cpu_percent,
     };
     let data = match global.data.clone().or(settings.data) {
         Some(data) => data,
@@ -279,6 +291,17 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         manners,
         program,
     })
+}
+
+/// `50%` of one processor; above 100 % it is more than one.
+fn parse_percent(text: &str) -> Result<u16, String> {
+    let number = text
+        .trim()
+        .strip_suffix('%')
+        .and_then(|number| number.trim().parse().ok());
+    number
+        .filter(|percent| (1..=CPU_PERCENT_MAX).contains(percent))
+        .ok_or_else(|| format!("{text:?} is no share of a processor: 1% to {CPU_PERCENT_MAX}% are"))
 }
 
 fn read_join(file: &Path) -> Result<JoinString, Failure> {
@@ -384,13 +407,24 @@ mod tests {
         let manners = configured(text, &[]).unwrap().manners;
         assert_eq!(manners.upload.at(12 * 60).map(Rate::bytes), Some(1_000_000));
         assert_eq!((manners.upload.at(0), manners.download.lowest()), (None, None));
-        assert_eq!(manners.serve, potluck_agent::Serve::Mains);
+        assert_eq!(manners.serve, "mains".parse().unwrap());
         assert_eq!(manners.peering, potluck_agent::Peering::KnownSites);
         let manners = configured(text, &["--upload-limit", "1 MiB/s", "--no-serve"])
             .unwrap()
             .manners;
         assert_eq!(manners.upload.at(0).map(Rate::bytes), Some(1 << 20));
-        assert_eq!(manners.serve, potluck_agent::Serve::Never);
+        assert_eq!(manners.serve, Serve::Never);
+    }
+
+    #[test]
+    fn limits_for_disk_and_processor_are_read_from_file_and_flags() {
+        let text = "disk-limit = '1 MiB/s'\ncpu-limit = '50%'\n";
+        let manners = configured(text, &[]).unwrap().manners;
+        assert_eq!(manners.disk.at(0).map(Rate::bytes), Some(1 << 20));
+        assert_eq!(manners.cpu_percent, Some(50));
+        let flags = ["--cpu-limit", "150%", "--disk-limit", "unlimited"];
+        let manners = configured(text, &flags).unwrap().manners;
+        assert_eq!((manners.cpu_percent, manners.disk.lowest()), (Some(150), None));
     }
 
     #[test]
@@ -400,7 +434,9 @@ mod tests {
             ("download-limit = '1 kB/s'", "less than 8 KiB/s"),
             ("[[limit]]\nfrom = '8:00'\nto = '8:00'\nupload = '1 MB/s'", "is empty"),
             ("[[limit]]\nfrom = '8:00'\nto = '9:00'", "neither upload nor download"),
-            ("serve = 'sometimes'", "unknown variant"),
+            ("serve = 'sometimes'", "none of always, never"),
+            ("cpu-limit = '0%'", "no share of a processor"),
+            ("cpu-limit = '50'", "no share of a processor"),
         ] {
             let fault = configured(text, &[]).err().unwrap().to_string();
             assert!(fault.contains(why) && fault.contains("agent.toml"), "{fault}");

@@ -369,7 +369,7 @@ impl Builder {
     fn event(&mut self, event: &Event) {
         let at = event.at;
         match &event.what {
-            What::ListRequested { .. } | What::Assigned { .. } | What::StepOutput { .. } => {}
+            What::ListRequested { .. } | What::Assigned { .. } | What::StepOutput { .. } | What::Ignored(_) => {}
             What::Asked {
                 request,
                 to,

@@ -1,6 +1,8 @@
 //! A node that was let in and behaves badly: it finds, answers and announces as the real ones do, with their own core, but
 //! what it is asked for it does not give.
 
+pub(crate) mod strangers;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,8 +16,10 @@ use potluck_model::list::List;
 use potluck_model::{Digest, NodeId, Time};
 use potluck_net::api::Client;
 use potluck_net::datagram::{DatagramPort, SealKey, Sealer};
-use potluck_net::peer::{Incoming, Local, PeerPort, PeerSender, Received};
+use potluck_net::peer::{Endpoint, Incoming, Local, PeerConnection, PeerPort, PeerReceiver, PeerSender, Received};
 use potluck_net::tls;
+use potluck_proto::datagram::{Asking, Header, Lacks, encode_requests, seal_header};
+use potluck_proto::identifier::Identifier;
 use potluck_proto::message::DATA_BYTES_MAX;
 use potluck_proto::{Action, Config, DataHeader, End, Input, ListContent, Message, Runs, Swarm, Want};
 use tokio::sync::mpsc;
@@ -33,7 +37,14 @@ pub(crate) enum Mischief {
     Endless,
     /// It asks for what nobody has and for what cannot be, and says what makes no sense.
     Nonsense,
+    /// It has nothing, says that it is fetching, as others in a crowd do, and fetches nothing.
+    Claims,
+    /// It asks for all there is, again and again, on many streams at a time.
+    Greed,
 }
+
+/// Requests that a greedy peer has out at a time.
+const GREEDY_STREAMS: u32 = 16;
 
 /// What came of it.
 #[derive(Clone, Default)]
@@ -42,6 +53,8 @@ pub(crate) struct Tally {
     pub(crate) asked: Arc<AtomicU64>,
     /// Bytes that were taken from it.
     pub(crate) sent: Arc<AtomicU64>,
+    /// Bytes that it was given.
+    pub(crate) taken: Arc<AtomicU64>,
     /// Connections that came about.
     pub(crate) connected: Arc<AtomicU64>,
 }
@@ -55,6 +68,13 @@ enum Event {
 /// A node that has joined, and is listed as a neighbour.
 pub(crate) struct Hostile {
     pub(crate) node: NodeId,
+    /// Whom it dials by itself: address and id.
+    pub(crate) victims: Vec<(NodeId, SocketAddr)>,
+    endpoint: Endpoint,
+    dialled: (mpsc::Sender<PeerConnection>, mpsc::Receiver<PeerConnection>),
+    list: (Digest, u64),
+    audience: [u8; 32],
+    next_stream: u32,
     pub(crate) tally: Tally,
     mischief: Mischief,
     swarm: Swarm,
@@ -99,12 +119,19 @@ impl Hostile {
             audiences: vec![audience],
         };
         let keys: Vec<SealKey> = head.fleet_keys.iter().filter_map(SealKey::parse).collect();
-        let (_, incoming, datagrams) = port.open(&local, Sealer::new(&keys)).unwrap();
+        let (endpoint, incoming, datagrams) = port.open(&local, Sealer::new(&keys)).unwrap();
         let mut swarm = Swarm::new(Config::new(answer.node, 1, number), [7; 32], Time::ZERO);
         swarm.handle(Time::ZERO, Input::Audience { key: audience });
-        let sizes = claim_all(&mut swarm, &client, &head).await;
+        let release = head.assignment.signed.release.clone().unwrap();
+        let sizes = tell_of_all(&mut swarm, &client, &head, mischief != Mischief::Claims).await;
         Self {
             node: answer.node,
+            victims: Vec::new(),
+            endpoint,
+            dialled: mpsc::channel(64),
+            list: (release.list, release.list_size),
+            audience,
+            next_stream: 1,
             tally: Tally::default(),
             mischief,
             swarm,
@@ -119,6 +146,15 @@ impl Hostile {
 
     /// Does its worst until it is dropped.
     pub(crate) async fn run(mut self) {
+        let paths = self.datagrams.paths();
+        self.input(Input::Paths(paths));
+        if self.mischief == Mischief::Claims {
+            let list = Some(self.list);
+            self.input(Input::Designated { list });
+        }
+        for (victim, address) in std::mem::take(&mut self.victims) {
+            self.dial(victim, vec![address]);
+        }
         loop {
             self.act();
             let now = self.now();
@@ -128,17 +164,12 @@ impl Hostile {
                     let now = self.now();
                     self.swarm.handle(now, Input::Datagram { from, multicast, bytes: &bytes });
                 }
-                connection = self.incoming.next() => {
-                    let (peer, address) = (connection.peer, connection.address);
-                    self.tally.connected.fetch_add(1, Ordering::Relaxed);
-                    self.senders.insert(peer, connection.sender.clone());
-                    tokio::spawn(listen(peer, connection.receiver, self.events.0.clone()));
-                    self.input(Input::Connected { peer, address });
-                    if self.mischief == Mischief::Nonsense {
-                        self.talk_nonsense(peer);
-                    }
-                }
+                connection = self.incoming.next() => self.connected(connection),
+                Some(connection) = self.dialled.1.recv() => self.connected(connection),
                 Some(event) = self.events.1.recv() => match event {
+                    Event::Message(peer, Message::End { .. }) if self.mischief == Mischief::Greed => {
+                        self.ask_again(peer);
+                    }
                     Event::Message(peer, message) => self.input(Input::Message { peer, message }),
                     Event::Gone(peer) => {
                         self.senders.remove(&peer);
@@ -148,6 +179,65 @@ impl Hostile {
                 () = tokio::time::sleep(wait) => self.input(Input::Wake),
             }
         }
+    }
+
+    /// A request for everything, as it goes over the wire.
+    pub(crate) fn sealed_request(&self) -> Vec<u8> {
+        let asking = Asking {
+            number: 1,
+            part: 0,
+            wanted: 16,
+            threshold: u16::MAX,
+        };
+        let list = Identifier::of_list(&self.audience, &self.list.0);
+        let mut request = encode_requests(asking, list, true, &Lacks::Everything, 1).remove(0).0;
+        let header = Header {
+            sender: self.node,
+            boot: 1,
+            seq: 1,
+            port: 7443,
+        };
+        seal_header(&mut request, &header);
+        self.datagrams.sealer().seal(&request).unwrap()
+    }
+
+    fn connected(&mut self, connection: PeerConnection) {
+        let (peer, address) = (connection.peer, connection.address);
+        self.tally.connected.fetch_add(1, Ordering::Relaxed);
+        self.senders.insert(peer, connection.sender.clone());
+        tokio::spawn(listen(
+            peer,
+            connection.receiver,
+            self.events.0.clone(),
+            self.tally.taken.clone(),
+        ));
+        self.input(Input::Connected { peer, address });
+        match self.mischief {
+            Mischief::Nonsense => self.talk_nonsense(peer),
+            Mischief::Greed => (0..GREEDY_STREAMS).for_each(|_| self.ask_again(peer)),
+            _ => {}
+        }
+    }
+
+    fn dial(&self, peer: NodeId, addresses: Vec<SocketAddr>) {
+        let (endpoint, dialled) = (self.endpoint.clone(), self.dialled.0.clone());
+        tokio::spawn(async move {
+            if let Ok(connection) = endpoint.connect(peer, &addresses).await {
+                let _ = dialled.send(connection).await;
+            }
+        });
+    }
+
+    fn ask_again(&mut self, peer: NodeId) {
+        let stream = self.next_stream;
+        self.next_stream += 1;
+        let wants = self.sizes.keys().map(|content| Want {
+            content: *content,
+            first: 0,
+            count: 1,
+        });
+        let wants = wants.collect();
+        self.send(peer, &Message::Get { stream, wants });
     }
 
     fn now(&self) -> Time {
@@ -164,7 +254,9 @@ impl Hostile {
             match action {
                 // A datagram that cannot be sent is a lost one.
                 Action::Datagram { to, bytes } => drop(self.datagrams.send_to(to, &bytes)),
+                Action::Connect { peer, addresses } if self.mischief == Mischief::Claims => self.dial(peer, addresses),
                 Action::Connect { peer, .. } => self.input(Input::ConnectFailed { peer }),
+                Action::Multicast { path, bytes } => drop(self.datagrams.send_multicast(path, &bytes)),
                 Action::Send { peer, message } => self.send(peer, &message),
                 Action::Serve { peer, stream, wants } => {
                     self.tally.asked.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +289,7 @@ impl Hostile {
                 let end = End::Missing(all);
                 let _ = sender.message(&Message::End { stream, end });
             }
-            Mischief::Silence => {}
+            Mischief::Silence | Mischief::Claims | Mischief::Greed => {}
             Mischief::WrongBytes => {
                 let sizes: Vec<u64> = wants
                     .iter()
@@ -272,12 +364,15 @@ impl Hostile {
     }
 }
 
-async fn listen(peer: NodeId, mut receiver: potluck_net::peer::PeerReceiver, events: mpsc::Sender<Event>) {
+async fn listen(peer: NodeId, mut receiver: PeerReceiver, events: mpsc::Sender<Event>, taken: Arc<AtomicU64>) {
     while let Ok(received) = receiver.recv().await {
-        if let Received::Message(message) = received
-            && events.send(Event::Message(peer, message)).await.is_err()
-        {
-            return;
+        match received {
+            Received::Message(message) => {
+                if events.send(Event::Message(peer, message)).await.is_err() {
+                    return;
+                }
+            }
+            Received::Data(_, bytes) => drop(taken.fetch_add(bytes.len() as u64, Ordering::Relaxed)),
         }
     }
     let _ = events.send(Event::Gone(peer)).await;
@@ -295,8 +390,8 @@ async fn data(sender: &PeerSender, sent: &AtomicU64, stream: u32, want: u16, off
     sender.data(header, Bytes::from(vec![0xEE; len])).await.is_ok()
 }
 
-/// Tells the core that everything of the assigned list is here; gives the sizes of its contents.
-async fn claim_all(swarm: &mut Swarm, client: &Client, head: &Head) -> BTreeMap<Digest, u64> {
+/// Tells the core of all that is in the assigned list, and whether it is here; gives the sizes of its contents.
+async fn tell_of_all(swarm: &mut Swarm, client: &Client, head: &Head, held: bool) -> BTreeMap<Digest, u64> {
     let release = head.assignment.signed.release.clone().unwrap();
     let bytes = client.content(&release.list, 1 << 20).await.unwrap();
     let list = List::from_bytes(&bytes).unwrap();
@@ -311,7 +406,7 @@ async fn claim_all(swarm: &mut Swarm, client: &Client, head: &Head) -> BTreeMap<
                 .map(|content| ListContent {
                     content: *content,
                     needed: true,
-                    held: true,
+                    held,
                 })
                 .collect(),
         },

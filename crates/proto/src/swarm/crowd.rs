@@ -112,6 +112,8 @@ impl Swarm {
                     Link::Dialling { since } if holds => since + HOLDER_CONNECTS_WITHIN,
                     Link::Dialling { since } => since + FETCHER_CONNECTS_WITHIN,
                     Link::Up { since } if !peer.synced => since + SYNCS_WITHIN,
+                    // It was asked to dial: once that is waited for.
+                    Link::None if holds && peer.failures <= 1 => peer.knocked? + FETCHER_CONNECTS_WITHIN,
                     Link::Up { .. } | Link::None => return None,
                 };
                 (until > now).then_some(until)
@@ -126,7 +128,7 @@ impl Swarm {
             .iter()
             .filter(|(_, peer)| peer.shunned.is_none())
             .filter(|(_, peer)| match peer.link {
-                Link::None => false,
+                Link::None => peer.knocked.is_some_and(|at| now.since(at) < FETCHER_CONNECTS_WITHIN),
                 Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
                 Link::Up { since } => !peer.synced && now.since(since) < SYNCS_WITHIN,
             })
@@ -217,6 +219,7 @@ impl Swarm {
                         && !peer.holds.get(content.0)
                         && !peer.takes_only
                         && peer.shunned.is_none()
+                        && !peer.is_far()
                         && peer.seat_lost_until <= now
                         && is_there(now, peer, full)
                 })

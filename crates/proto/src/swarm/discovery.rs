@@ -471,6 +471,7 @@ impl Swarm {
             Body::PrefixRequest(request) => self.handle_prefix_request(now, node, from, &request, room),
             Body::Answer(answer) => self.handle_answer(now, node, from, &answer),
             Body::PrefixAnswer(answer) => self.handle_prefix_answer(now, node, from, &answer),
+            Body::DialMe { number } => self.handle_dial_me(now, node, number),
         }
     }
 
@@ -622,7 +623,7 @@ impl Swarm {
         }
     }
 
-    fn send_datagram(&mut self, to: SocketAddr, mut bytes: Vec<u8>) {
+    pub(super) fn send_datagram(&mut self, to: SocketAddr, mut bytes: Vec<u8>) {
         let header = self.header();
         seal_header(&mut bytes, &header);
         self.actions.push_back(Action::Datagram { to, bytes });
@@ -641,6 +642,9 @@ impl Swarm {
         let span = now.since(round.at);
         if round.heard.insert(node) {
             self.discovery.measured(span);
+        }
+        if let Some(peer) = self.peers.table.get_mut(&node) {
+            peer.answer = Some(number);
         }
         true
     }

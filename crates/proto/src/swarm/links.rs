@@ -29,6 +29,8 @@ const PING_AFTER_CLAIM: Duration = Duration::from_secs(1);
 const PONG_WITHIN: Duration = Duration::from_secs(3);
 /// A dial that nothing came of, should the shell not say so.
 const DIAL_MAX: Duration = Duration::from_secs(20);
+/// Who takes longer to be reached is asked to dial.
+const DIAL_SLOW: Duration = Duration::from_millis(400);
 /// How long a peer that failed is left alone, at first; then doubled each time.
 const SHUN: Duration = Duration::from_secs(2);
 const SHUN_MAX: Duration = Duration::from_secs(300);
@@ -76,7 +78,9 @@ impl Swarm {
         peer.follows.clear();
         peer.seat_progress = now;
         peer.ping = None;
+        peer.knocked = None;
         peer.delivered = now;
+        self.measure_distance(now, node);
         self.add_to_holders(node);
         if let Some(list) = self.known_designated() {
             self.follow(node, list);
@@ -120,6 +124,7 @@ impl Swarm {
         peer.wanting_since = None;
         peer.dial_after = now + backoff(peer.failures, Duration::from_secs(1), Duration::from_secs(60));
         self.peers.links -= 1;
+        self.knock(now, node);
         self.members_changed(now);
         self.dial_soon(now);
     }
@@ -151,6 +156,7 @@ impl Swarm {
                 Duration::from_millis(500)
             },
         );
+        peer.leave_if_far(now);
         let address = peer.addresses.first().map(SocketAddr::ip);
         self.peers.links -= 1;
         if let Some(ip) = address {
@@ -179,11 +185,11 @@ impl Swarm {
     }
 
     /// Counts a peer among the holders of what it has.
-    fn add_to_holders(&mut self, node: NodeId) {
+    pub(super) fn add_to_holders(&mut self, node: NodeId) {
         self.change_holders(node, |holders| holders + 1);
     }
 
-    fn take_from_holders(&mut self, node: NodeId) {
+    pub(super) fn take_from_holders(&mut self, node: NodeId) {
         self.change_holders(node, |holders| holders.saturating_sub(1));
     }
 
@@ -266,7 +272,7 @@ impl Swarm {
         self.dial_at = later;
     }
 
-    fn connect(&mut self, now: Time, node: NodeId) {
+    pub(super) fn connect(&mut self, now: Time, node: NodeId) {
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
         };
@@ -282,6 +288,7 @@ impl Swarm {
         let mut close = Vec::new();
         let mut back = Vec::new();
         let mut pings = Vec::new();
+        let mut knocks = Vec::new();
         for (node, peer) in &mut self.peers.table {
             if peer.shunned.is_some_and(|until| until <= now) {
                 back.push(*node);
@@ -291,6 +298,8 @@ impl Swarm {
                 Link::Dialling { since } => {
                     if now.since(since) > DIAL_MAX {
                         close.push((*node, "could not be reached"));
+                    } else if now.since(since) > DIAL_SLOW {
+                        knocks.push(*node);
                     }
                 }
                 Link::Up { .. } => {
@@ -315,6 +324,12 @@ impl Swarm {
             }
             self.add_to_holders(node);
             self.dial_soon(now);
+        }
+        if lacking {
+            self.measure_distances(now);
+        }
+        for node in knocks {
+            self.knock(now, node);
         }
         for node in pings {
             let nonce = self.random.u64();

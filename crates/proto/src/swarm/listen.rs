@@ -33,7 +33,7 @@ impl Peer {
 
     /// Whether an item can be had from it, by its own word.
     pub(super) fn provides(&self, node: NodeId, contents: &Contents, items: &Items, ix: ItemIx) -> bool {
-        if !self.is_up() || self.shunned.is_some() {
+        if !self.is_up() || self.shunned.is_some() || self.is_far() {
             return false;
         }
         let item = items.at(ix);
@@ -75,7 +75,8 @@ impl Swarm {
                 peer: node,
                 message: Message::Pong { nonce },
             }),
-            Message::Hello(_) | Message::Pong { .. } => {}
+            Message::Pong { nonce } => self.handle_pong(now, node, nonce),
+            Message::Hello(_) => {}
             // The shell keeps the ends of what was asked.
             Message::End { .. } => self.at_fault(now, node, "ended a request that nobody made"),
         }

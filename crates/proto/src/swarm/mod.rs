@@ -1,7 +1,7 @@
 //! The state machine: what is wanted, who has it, what is asked of whom, and what is given to others.
 //!
 //! Each file of this module is one concern of the one `Swarm`: `discovery` (existence requests and answers), `links`
-//! (connections), `listen` (what peers say of themselves), `announce` (what we say), `crowd` (whose share is what),
+//! (connections), `knock` (who cannot be dialled dials), `distance` (who is far away), `listen` (what peers say of themselves), `announce` (what we say), `crowd` (whose share is what),
 //! `schedule` (what is fetched from where), `transfers` (how that goes), `serving` (what others fetch from us).
 //!
 //! Goals: everything arrives as long as the origin works, whatever peers do; peers first; the origin about once for a
@@ -11,8 +11,10 @@ mod announce;
 mod contents;
 mod crowd;
 mod discovery;
+mod distance;
 mod freshness;
 mod items;
+mod knock;
 mod links;
 mod listen;
 mod meter;
@@ -23,7 +25,7 @@ mod serving;
 mod tests;
 mod transfers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use potluck_model::trace::{Source, What};
@@ -55,6 +57,8 @@ pub struct Swarm {
     key: Option<[u8; 32]>,
     paths: Vec<Path>,
     neighbours: Vec<Neighbour>,
+    /// Nodes of other sites that are used however far away they are.
+    sharing: BTreeSet<NodeId>,
     population: u32,
     contents: Contents,
     items: Items,
@@ -116,6 +120,7 @@ impl Swarm {
             key: None,
             paths: Vec::new(),
             neighbours: Vec::new(),
+            sharing: BTreeSet::new(),
             population: 0,
             contents: Contents::default(),
             items: Items::default(),
@@ -144,6 +149,7 @@ impl Swarm {
             Input::Datagram { from, bytes, .. } => self.handle_datagram(now, from, bytes),
             Input::Paths(paths) => self.handle_paths(now, paths),
             Input::Neighbours { neighbours, population } => self.handle_neighbours(now, neighbours, population),
+            Input::Sharing(nodes) => self.handle_sharing(now, &nodes),
             Input::Audience { key } => {
                 if self.key != Some(key) {
                     self.key = Some(key);

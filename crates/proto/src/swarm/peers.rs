@@ -7,6 +7,7 @@ use std::time::Duration;
 use potluck_model::{Digest, NodeId, Time};
 
 use super::contents::Ix;
+use super::distance::Distance;
 use super::meter::Meter;
 use crate::bits::Bits;
 use crate::message::Runs;
@@ -65,6 +66,11 @@ pub(super) struct Peer {
     pub(super) refused: bool,
     /// It was connected, and went.
     pub(super) left: bool,
+    /// The last request that it answered.
+    pub(super) answer: Option<u64>,
+    /// It cannot be dialled, and was asked to dial.
+    pub(super) knocked: Option<Time>,
+    pub(super) distance: Distance,
     pub(super) busy: u32,
     /// Transfers from it.
     pub(super) transfers: usize,
@@ -121,6 +127,9 @@ impl Peer {
             failures: 0,
             refused: false,
             left: false,
+            answer: None,
+            knocked: None,
+            distance: Distance::default(),
             busy: 0,
             transfers: 0,
             delivered: now,
@@ -161,6 +170,11 @@ impl Peer {
         }
         self.answered.push_back((number, part));
         true
+    }
+
+    /// Whether a request of it was answered lately.
+    pub(super) fn was_answered(&self, number: u64) -> bool {
+        self.answered.iter().any(|(answered, _)| *answered == number)
     }
 
     /// Forgets what it said of a content that is gone.

@@ -21,7 +21,7 @@ type Test = fn(&dyn Catalogue);
 
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 17] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (
@@ -48,6 +48,10 @@ pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
         (
             "neighbours are of the site, and of sites that share with it",
             neighbours_are_of_the_site,
+        ),
+        (
+            "who enrols many times on one machine is few neighbours",
+            who_enrols_many_times_is_few_neighbours,
         ),
         (
             "another site map makes nodes say again where they are",
@@ -533,6 +537,31 @@ fn long_events_are_bounded_in_bytes(c: &dyn Catalogue) {
     assert!(after.abs_diff(before) <= 1, "{before} {after}");
 }
 
+fn who_enrols_many_times_is_few_neighbours(c: &dyn Catalogue) {
+    let here = |node: u64, address: String| {
+        join(c, node, Labels::new());
+        let record = PresenceRecord {
+            addresses: vec![address.parse().unwrap()],
+            facts: Labels::new(),
+            version: "1".into(),
+            sites: link("10.0.2.0/24"),
+            now: UnixSeconds(5_000),
+        };
+        assert!(c.set_presence(NodeId(node), record).unwrap());
+    };
+    for node in 1..=40 {
+        here(node, format!("10.0.2.99:{}", 7_000 + node));
+    }
+    for node in 41..=44 {
+        here(node, format!("10.0.2.{node}:7443"));
+    }
+    let found = c.neighbours(NodeId(44), Vec::new(), UnixSeconds(4_500), 16).unwrap();
+    let mut found: Vec<u64> = found.iter().map(|neighbour| neighbour.node.0).collect();
+    found.sort_unstable();
+    assert_eq!(found.len(), 4 + 3, "{found:?}");
+    assert_eq!(found[4..], [41, 42, 43], "each other machine is heard of");
+}
+
 fn neighbours_are_of_the_site(c: &dyn Catalogue) {
     let here = |node: u64, site: u8, now: u64| {
         join(c, node, Labels::new());
@@ -575,7 +604,7 @@ fn neighbours_are_of_the_site(c: &dyn Catalogue) {
     assert_eq!(found.len(), 16);
     let own = |neighbour: &potluck_model::api::Neighbour| (22..=25).contains(&neighbour.node.0);
     assert!(
-        found[..4].iter().all(own) && !found[4..].iter().any(own),
+        found[..4].iter().all(own) && !found[4..].iter().any(own) && found[4..].iter().all(|one| one.shared),
         "the own site before those that share with it"
     );
     assert_eq!(

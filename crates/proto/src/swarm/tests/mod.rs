@@ -4,6 +4,7 @@ mod crowds;
 mod discovery;
 mod harness;
 mod hostile;
+mod reach;
 mod serving;
 mod sources;
 mod taking;

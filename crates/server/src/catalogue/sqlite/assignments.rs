@@ -118,7 +118,7 @@ pub(super) fn reassign(c: &Connection, scope: Scope, now: UnixSeconds) -> Result
         Scope::Node(node) => (node.0 as i64, node.0 as i64),
     };
     let mut select = c.prepare_cached(
-        "SELECT id, labels, configuration, release, list, sequence FROM nodes WHERE id BETWEEN ? AND ?",
+        "SELECT id, labels, configuration, release, list, sequence, progress FROM nodes WHERE id BETWEEN ? AND ?",
     )?;
     // All rows are read before one is changed.
     let mut changes = Vec::new();
@@ -143,14 +143,16 @@ pub(super) fn reassign(c: &Connection, scope: Scope, now: UnixSeconds) -> Result
         };
         if !same {
             let sequence = row.get::<_, i64>(5)? as u64;
-            changes.push((id, (sequence + 1).max(now.0), wanted));
+            let tracker: Tracker = json(&row.get::<_, String>(6)?)?;
+            let tracker = tracker.reassigned(wanted.is_some());
+            changes.push((id, (sequence + 1).max(now.0), wanted, tracker));
         }
     }
     let mut update = c.prepare_cached(
         "UPDATE nodes SET sequence = ?2, configuration = ?3, release = ?4, list = ?5, list_size = ?6, progress = ?7
          WHERE id = ?1",
     )?;
-    for (id, sequence, wanted) in &changes {
+    for (id, sequence, wanted, tracker) in &changes {
         update.execute((
             id,
             *sequence as i64,
@@ -158,7 +160,7 @@ pub(super) fn reassign(c: &Connection, scope: Scope, now: UnixSeconds) -> Result
             wanted.as_ref().map(|wanted| wanted.release as i64),
             wanted.as_ref().map(|wanted| *wanted.list.as_bytes()),
             wanted.as_ref().map(|wanted| wanted.list_size as i64),
-            to_json(&Tracker::assigned(wanted.is_some())),
+            to_json(tracker),
         ))?;
     }
     Ok(changes.len() as u64)

@@ -251,6 +251,11 @@ pub(super) fn set_seen(c: &Connection, seen: &[(NodeId, UnixSeconds)]) -> Result
 
 /// Nodes are taken from the ring of ids, from a place on that differs from node to node: ids are random, so that is a
 /// random choice, and the index yields it without looking at the others.
+/// Neighbours of an answer at one address, at most: who enrols many times on one machine is not all that others hear of.
+const NEIGHBOURS_PER_ADDRESS_MAX: usize = 4;
+/// For each that is wanted so many are looked at.
+const NEIGHBOURS_LOOKED_AT: usize = 8;
+
 pub(super) fn neighbours(
     c: &Connection,
     node: NodeId,
@@ -267,18 +272,36 @@ pub(super) fn neighbours(
         WHERE s.site = ?1 AND s.node BETWEEN ?2 AND ?3 AND s.node <> ?4 AND n.seen BETWEEN ?5 AND ?6
         ORDER BY s.node LIMIT ?7";
     let mut chosen: Vec<Neighbour> = Vec::new();
-    let mut take = |site: &str, seen: (i64, i64)| -> Result<()> {
+    let mut take = |site: &str, seen: (i64, i64), shared: bool| -> Result<()> {
         for (from, to) in [(start, i64::MAX), (i64::MIN, start.saturating_sub(1))] {
             // What is chosen already may come again from another query, so ask for as many as could be needed.
             let mut statement = c.prepare_cached(in_site)?;
-            let mut rows = statement.query((site, from, to, id, seen.0, seen.1, limit as i64))?;
+            let mut rows = statement.query((
+                site,
+                from,
+                to,
+                id,
+                seen.0,
+                seen.1,
+                (limit * NEIGHBOURS_LOOKED_AT) as i64,
+            ))?;
             while let Some(row) = rows.next()?
                 && chosen.len() < limit
             {
                 let other = NodeId(row.get::<_, i64>(0)? as u64);
                 if !chosen.iter().any(|known| known.node == other) {
                     let addresses: Vec<SocketAddr> = json(&row.get::<_, String>(1)?)?;
-                    chosen.push(Neighbour { node: other, addresses });
+                    let here = |known: &&Neighbour| {
+                        let ips = |of: &[SocketAddr]| of.first().map(SocketAddr::ip);
+                        ips(&known.addresses) == ips(&addresses)
+                    };
+                    if chosen.iter().filter(here).count() < NEIGHBOURS_PER_ADDRESS_MAX {
+                        chosen.push(Neighbour {
+                            node: other,
+                            addresses,
+                            shared,
+                        });
+                    }
                 }
             }
         }
@@ -286,11 +309,11 @@ pub(super) fn neighbours(
     };
     for seen in [lately, earlier] {
         for site in &sites {
-            take(site, seen)?;
+            take(site, seen, false)?;
         }
     }
     for site in shared {
-        take(&site.to_string(), lately)?;
+        take(&site.to_string(), lately, true)?;
     }
     Ok(chosen)
 }
