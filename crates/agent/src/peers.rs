@@ -132,6 +132,11 @@ impl Peers {
         }
     }
 
+    /// What dials.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
     /// Dials; `PeerUp` or `PeerFailed` follows.
     pub(crate) fn connect(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
         if !self.dialling.insert(peer) {

@@ -69,6 +69,7 @@ impl Driver {
 
     /// The network changed: nobody has vouched for this one yet.
     pub(super) fn leave_network(&mut self) {
+        self.forget_voucher();
         if self.tools.manners.peering == Peering::Everywhere || !self.tools.gate.is_open() {
             return;
         }
@@ -85,13 +86,12 @@ impl Driver {
         if self.tools.manners.peering == Peering::Everywhere {
             return;
         }
+        self.forget_voucher();
         let open = self.tools.gate.is_open();
         match site {
             Some(site) if !open => {
                 tracing::info!(site, "this network is a known site: looking for peers");
-                self.tools.gate.open();
-                self.tools.datagrams.set_open(true);
-                self.input(Input::Paths(self.tools.datagrams.paths()));
+                self.open_up();
             }
             None if open => {
                 self.leave_network();
@@ -99,5 +99,12 @@ impl Driver {
             }
             _ => {}
         }
+    }
+
+    /// From now on this node has to do with peers.
+    pub(super) fn open_up(&mut self) {
+        self.tools.gate.open();
+        self.tools.datagrams.set_open(true);
+        self.input(Input::Paths(self.tools.datagrams.paths()));
     }
 }

@@ -10,6 +10,7 @@ mod ignored;
 mod manners;
 mod run;
 mod told;
+mod voucher;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -67,6 +68,8 @@ pub(crate) enum Event {
     NetworkChanged,
     /// The machine was looked at.
     Situation(Situation),
+    /// A neighbour from before has proven itself on a network that the server has not spoken of.
+    Vouched { by: NodeId },
     /// An opened datagram.
     Datagram {
         from: SocketAddr,
@@ -230,6 +233,8 @@ pub(crate) struct Driver {
     disk: Disk,
     looking: Looking,
     ignored: IgnoredSoFar,
+    /// Looks for a neighbour that vouches for the network.
+    voucher: Option<AbortHandle>,
     /// When links or addresses last changed, until it is known what that did to transfers.
     network_changed: Option<Instant>,
     /// It was told that the clock is off.
@@ -274,6 +279,7 @@ impl Driver {
             disk: Disk::default(),
             looking,
             ignored: IgnoredSoFar::new(),
+            voucher: None,
             network_changed: None,
             clock_told: false,
             finish_by: None,
@@ -376,6 +382,7 @@ impl Driver {
                 self.tools.datagrams.refresh();
                 self.input(Input::Paths(self.tools.datagrams.paths()));
                 self.network_changed = Some(Instant::now());
+                self.seek_voucher();
             }
             Event::Datagram { from, multicast, bytes } => {
                 self.input(Input::Datagram {
@@ -385,6 +392,7 @@ impl Driver {
                 });
             }
             Event::Situation(situation) => self.handle_situation(situation),
+            Event::Vouched { by } => self.handle_vouched(by),
             Event::PeerUp(up) => self.handle_peer_up(up),
             Event::PeerFailed { peer, fault } => {
                 tracing::debug!(%peer, fault, "cannot connect to the peer");

@@ -164,6 +164,7 @@ impl Driver {
             Ok(release) => {
                 tracing::info!("the server cannot be reached; going on with what it said last");
                 self.adopt(head);
+                self.seek_voucher();
                 self.designation_known = true;
                 self.designate(release);
             }

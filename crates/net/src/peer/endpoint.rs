@@ -90,18 +90,26 @@ impl Endpoint {
     /// Connects to the first of `addresses` (best first, at most 16) that answers, where `peer` has to prove itself.
     /// Takes at most 10 seconds. Dropping the future gives up.
     pub async fn connect(&self, peer: NodeId, addresses: &[SocketAddr]) -> Result<PeerConnection, PeerFault> {
-        let all = || {
-            let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            texts.join(", ")
-        };
         if !self.shared.open.load(Ordering::Relaxed) {
             return Err(PeerFault::Unreachable {
-                address: all(),
+                address: texts(addresses),
                 source: io::Error::other("peers are left alone on this network"),
             });
         }
+        self.dial(peer, addresses).await
+    }
+
+    /// Whether `peer` proves itself at one of the addresses, also where peers are left alone. Takes as long as `connect`.
+    pub async fn proves_itself(&self, peer: NodeId, addresses: &[SocketAddr]) -> Result<(), PeerFault> {
+        self.dial(peer, addresses).await.map(drop)
+    }
+
+    async fn dial(&self, peer: NodeId, addresses: &[SocketAddr]) -> Result<PeerConnection, PeerFault> {
         let dialled = tokio::time::timeout(DIAL_MAX, socket::dial(addresses, self.shared.bind)).await;
-        let unreachable = |source| PeerFault::Unreachable { address: all(), source };
+        let unreachable = |source| PeerFault::Unreachable {
+            address: texts(addresses),
+            source,
+        };
         let tcp = dialled
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(unreachable)?;
@@ -114,6 +122,11 @@ impl Endpoint {
         )
         .await
     }
+}
+
+fn texts(addresses: &[SocketAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }
 
 impl Shared {
