@@ -150,13 +150,15 @@ impl Manners {
             return 0;
         }
         let answers = |rate: Rate| (rate.bytes() / ANSWER_RATE_MIN).clamp(1, SERVING_MAX as u64) as usize;
-        self.upload.lowest().map_or(SERVING_MAX, answers)
+        let lowest = self.upload.lowest().into_iter().chain(self.disk.lowest()).min();
+        lowest.map_or(SERVING_MAX, answers)
     }
 
     /// How many bytes may be asked for that are not here yet.
     pub(crate) fn in_flight_bytes_max(&self) -> u64 {
         let bytes = |rate: Rate| (rate.bytes() * IN_FLIGHT.as_secs()).clamp(IN_FLIGHT_BYTES.1, IN_FLIGHT_BYTES.0);
-        self.download.lowest().map_or(IN_FLIGHT_BYTES.0, bytes)
+        let lowest = self.download.lowest().into_iter().chain(self.disk.lowest()).min();
+        lowest.map_or(IN_FLIGHT_BYTES.0, bytes)
     }
 }
 
@@ -257,6 +259,12 @@ mod tests {
         assert_eq!(limited("unlimited", "4 MiB/s").in_flight_bytes_max(), 4 << 20);
         assert_eq!(limited("unlimited", "64 KiB/s").in_flight_bytes_max(), 1 << 20);
         assert_eq!(Manners::default().in_flight_bytes_max(), 48 << 20);
+        let slow_disk = Manners {
+            disk: limited("1 MiB/s", "unlimited").upload,
+            ..Manners::default()
+        };
+        let limits = (slow_disk.serving_max(MAINS), slow_disk.in_flight_bytes_max());
+        assert_eq!(limits, (8, 1 << 20), "a disk is as much of a limit");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-"""Nodes keep to their limits: what they send to peers, what they fetch, and that they give nothing."""
+"""Nodes keep to their limits: what they send to peers, fetch and write, and that they give nothing."""
 
 from lab import plain
 from lab.case import Lab, say
@@ -38,6 +38,10 @@ def run(lab: Lab) -> None:
     wire = joins(fleet, fleet.add_node("modest", 14), "--download-limit", LIMIT)
     total = fastest(wire, wire.senders_to("modest"), "modest", DOWNLOAD_SLACK_BYTES)
     expect(total <= BYTES * RATIO_MAX, "much was fetched twice")
+
+    # What is fetched is written.
+    wire = joins(fleet, fleet.add_node("gentle", 15), "--disk-limit", LIMIT)
+    fastest(wire, wire.senders_to("gentle"), "gentle", DOWNLOAD_SLACK_BYTES)
 
 
 def joins(fleet: Fleet, node: Node, *more: str) -> Wire:
