@@ -194,7 +194,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let writer = writer::start(store.clone(), events.clone()).map_err(AgentError::Port)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| AgentError::Port(std::io::Error::other(error.to_string())))?;
-    let situation = Situation::look(config.bind).await;
+    let situation = Situation::look(config.manners.serve, config.bind).await;
     let core = potluck_proto::Config {
         in_flight_bytes_max: config.manners.in_flight_bytes_max(),
         serving_max: config.manners.serving_max(situation),

@@ -129,11 +129,12 @@ pub(crate) struct Situation {
 }
 
 impl Situation {
-    /// Looks at power supplies and links.
-    pub(crate) async fn look(bind: Option<IpAddr>) -> Self {
+    /// Looks at power supplies and links, as far as that matters for when to give.
+    pub(crate) async fn look(serve: Serve, bind: Option<IpAddr>) -> Self {
+        let costs = matches!(serve, Serve::While { unmetered: true, .. });
         Self {
             on_mains: power::on_mains(),
-            way_out: way_out::look(bind).await,
+            way_out: way_out::look(bind, costs).await,
         }
     }
 

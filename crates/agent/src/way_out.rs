@@ -33,15 +33,16 @@ pub(crate) struct WayOut {
     pub(crate) metered: bool,
 }
 
-/// What leads out now: with `bind`, from that address. Where nothing does, nothing is known.
-pub(crate) async fn look(bind: Option<IpAddr>) -> WayOut {
+/// What leads out now: with `bind`, from that address. Where nothing does, nothing is known. What it costs is asked only if
+/// that matters: NetworkManager takes its time.
+pub(crate) async fn look(bind: Option<IpAddr>, costs: bool) -> WayOut {
     let mut found = WayOut::default();
     let names = interfaces(bind);
     for (index, name) in names.iter().enumerate() {
         let one = kind(Path::new(INTERFACES), name);
         found.wired = one.wired && (index == 0 || found.wired);
         found.tunnel |= one.tunnel;
-        found.metered |= one.metered || is_metered(name).await;
+        found.metered |= one.metered || (costs && is_metered(name).await);
     }
     found
 }

@@ -27,13 +27,13 @@ def run(lab: Lab) -> None:
     wary.kill_agent()
     fleet.server.kill()
 
-    # Nobody there: it stays alone.
-    holder.host.unplug()
+    # Nobody can be reached: it stays alone.
+    holder.host.refuse(f"tcp dport {PEER_PORT} drop")
     wary.start("--peering", "known-sites", join=False)
     wary.agent.await_line("going on with what it said last", 30)
     expect(not reachable(fleet, wary.host.ipv4), "the peer port is open, and nobody vouched")
     wary.kill_agent()
-    holder.host.plug()
+    holder.host.call("nft", "delete", "table", "inet", "firewall")
 
     # With its neighbour there, what it has lost comes from it although the server is away.
     (wary.root / "srv/large").unlink()

@@ -42,9 +42,9 @@ impl Driver {
             return;
         }
         self.looking.look_at = Some(Instant::now() + LOOK_EVERY);
-        let (events, bind) = (self.tools.events.clone(), self.tools.bind);
+        let (events, serve, bind) = (self.tools.events.clone(), self.tools.manners.serve, self.tools.bind);
         tokio::spawn(async move {
-            let situation = Situation::look(bind).await;
+            let situation = Situation::look(serve, bind).await;
             drop(events.send(Event::Situation(situation)).await);
         });
     }

@@ -317,7 +317,7 @@ async fn accept(
                 }
             }
         });
-        underway.begin(number, address.ip(), task);
+        underway.done_by(number, task);
     }
 }
 

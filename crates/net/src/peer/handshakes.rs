@@ -40,7 +40,7 @@ pub(super) struct Handshakes {
 struct Underway {
     next: u64,
     /// The oldest first.
-    tasks: BTreeMap<u64, (IpAddr, AbortHandle)>,
+    tasks: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
 }
 
 impl Handshakes {
@@ -50,19 +50,22 @@ impl Handshakes {
         if let Some(number) = underway.in_the_way_of(ip)
             && let Some((address, task)) = underway.tasks.remove(&number)
         {
-            task.abort();
+            if let Some(task) = task {
+                task.abort();
+            }
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%address, "too many handshakes at a time: the oldest is given up");
         }
         underway.next += 1;
-        underway.next
+        let number = underway.next;
+        underway.tasks.insert(number, (ip, None));
+        number
     }
 
-    /// It is under way, unless it has ended already.
-    pub(super) fn begin(&self, number: u64, ip: IpAddr, task: AbortHandle) {
-        let mut underway = self.lock();
-        if !task.is_finished() {
-            underway.tasks.insert(number, (ip, task));
+    /// What does it, unless it has ended already.
+    pub(super) fn done_by(&self, number: u64, by: AbortHandle) {
+        if let Some((_, task)) = self.lock().tasks.get_mut(&number) {
+            *task = Some(by);
         }
     }
 
@@ -119,7 +122,7 @@ mod tests {
     fn add(handshakes: &Handshakes, from: u8) -> (u64, AbortHandle) {
         let number = handshakes.room_for(ip(from));
         let task = silent();
-        handshakes.begin(number, ip(from), task.clone());
+        handshakes.done_by(number, task.clone());
         (number, task)
     }
 
