@@ -8,6 +8,8 @@
 //! A file of several chunks is verified chunk by chunk, against the chunk list that the list names: chunks come in any order.
 //! After a crash, nothing of it counts: the next process removes `DIR/staged`, and verifies the private directory.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -17,28 +19,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use potluck_model::chunk_list::{Chunk, ChunkList, META_BYTES_MAX, SINGLE_CHUNK_BYTES_MAX};
-use potluck_model::list::{Action, Entry, List};
+use potluck_model::list::List;
 use potluck_model::{Digest, Location};
-use rustix::fs::{AtFlags, Mode, OFlags, fgetxattr};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::content::{self, Contents};
 use crate::job::{Arrival, Part};
 use crate::lock;
-use crate::machine::{Machine, usable};
-use crate::place::{Found, Look};
-use crate::placed::{PlacedFiles, Thing};
+use crate::machine::Machine;
+use crate::placed::PlacedFiles;
 use crate::private;
-use crate::root::{MachineRoot, split};
+use crate::root::MachineRoot;
 use crate::state::State;
-use crate::steps;
 
 /// Files of at least so many bytes are synced when they are whole; smaller ones together, before they are placed.
 const SYNC_BYTES_MIN: u64 = 1 << 20;
-
-/// What files get from the directory that they are made in, and not from one that they are renamed to: default access rules,
-/// labels of SELinux and Smack.
-const INHERITED: [&str; 3] = ["system.posix_acl_default", "security.selinux", "security.SMACK64"];
 
 /// What is staged of one release.
 pub(crate) struct Stage {
@@ -160,93 +155,6 @@ impl Stage {
     /// Whole contents lie there; they are not staged.
     pub(crate) fn learn(&mut self, contents: impl IntoIterator<Item = (Digest, Location)>) {
         self.contents.add(contents);
-    }
-
-    fn plan_root(&mut self, list: &List, root: &MachineRoot, placed: &PlacedFiles) -> io::Result<()> {
-        let device = rustix::fs::fstat(&self.fd)?.st_dev;
-        let mut look = Look::new(root);
-        let mut devices = BTreeMap::new();
-        let mut number = 0;
-        for step in &list.steps {
-            let Action::File { source, dest, mode, .. } = &step.action else {
-                continue;
-            };
-            for (path, entry) in steps::file::paths(list, source, dest) {
-                let Entry::File {
-                    mode: own,
-                    size,
-                    digest,
-                    chunks,
-                    ..
-                } = entry
-                else {
-                    continue;
-                };
-                let mode = mode.unwrap_or(*own);
-                let known = placed.files().get(&path);
-                let remembered =
-                    known.is_some_and(|known| known.thing == Thing::File(*digest) && known.before.is_none());
-                let there =
-                    matches!(look.at(&path), Ok(Found::File { size: s, mode: m, .. }) if s == *size && m == mode);
-                // If somebody changed it meanwhile, the step finds out.
-                if remembered && there {
-                    continue;
-                }
-                let parent = split(&path).0;
-                let of_parent = match devices.get(parent) {
-                    Some(device) => *device,
-                    None => *devices.entry(parent.to_owned()).or_insert(device_for(root, parent)?),
-                };
-                if of_parent != Some(device) {
-                    continue;
-                }
-                number += 1;
-                let name = number.to_string();
-                self.want(*digest, *size, *chunks, Place::Root { path, name }, mode);
-            }
-        }
-        Ok(())
-    }
-
-    /// `new`: the private directory is empty.
-    fn plan_private(&mut self, list: &List, machine: Machine, new: bool) -> io::Result<()> {
-        let Some(root) = self.private.clone() else {
-            return Ok(());
-        };
-        let usable = usable(list, &machine);
-        let mut look = Look::new(&root);
-        let mut wanted = Vec::new();
-        for entry in &list.entries {
-            match entry {
-                Entry::Directory { path, mode } => {
-                    if new || !look.is_directory(path)? {
-                        fs::DirBuilder::new()
-                            .mode(mode | 0o700)
-                            .create(root.path().join(path))?;
-                    }
-                }
-                // What is left of an earlier run is verified when it is wanted.
-                Entry::File { path, digest, .. }
-                    if usable.contains(digest) && (new || look.at(path)? == Found::Nothing) =>
-                {
-                    wanted.push(entry);
-                }
-                Entry::File { .. } | Entry::Link { .. } => {}
-            }
-        }
-        for entry in wanted {
-            if let Entry::File {
-                path,
-                mode,
-                size,
-                digest,
-                chunks,
-            } = entry
-            {
-                self.want(*digest, *size, *chunks, Place::Private(path.clone()), *mode);
-            }
-        }
-        Ok(())
     }
 
     fn want(&mut self, digest: Digest, size: u64, chunk_list: Option<Digest>, place: Place, mode: u32) {
@@ -570,32 +478,6 @@ fn read_chunk_list(at: &Location, digest: Digest, size: u64) -> Option<Chunks> {
         lacking: all.len(),
         all,
     })
-}
-
-/// The device that a file at `path` would be on; `None` if it would get more from its directory than that: a group, access
-/// rules, a security label. It has to be made there then.
-fn device_for(root: &MachineRoot, mut path: &str) -> io::Result<Option<u64>> {
-    let directory = loop {
-        match root.directory(path) {
-            Ok(directory) => break directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => path = split(path).0,
-            Err(error) => return Err(error),
-        }
-    };
-    let stat = rustix::fs::fstat(&directory)?;
-    let group = stat.st_mode & Mode::SGID.as_raw_mode() != 0 && stat.st_gid != rustix::process::getegid().as_raw();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let rules = || match rustix::fs::openat(&directory, ".", flags, Mode::empty()) {
-        Ok(directory) => INHERITED.iter().any(|name| {
-            !matches!(
-                fgetxattr(&directory, *name, &mut [0_u8; 0]),
-                Err(Errno::NODATA | Errno::OPNOTSUPP)
-            )
-        }),
-        // Nobody knows.
-        Err(_) => true,
-    };
-    Ok((!group && !rules()).then_some(stat.st_dev))
 }
 
 fn clone(from: &File, to: &File) -> io::Result<()> {
