@@ -14,6 +14,7 @@ pub mod list;
 mod location;
 mod network;
 pub mod rate;
+pub mod ring;
 pub mod selector;
 mod time;
 pub mod trace;

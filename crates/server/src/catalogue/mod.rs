@@ -143,6 +143,9 @@ pub(crate) trait Catalogue: Send + Sync {
         since: UnixSeconds,
         limit: usize,
     ) -> Result<Vec<Neighbour>>;
+    /// Other nodes of this one's sites that are assigned this list and were seen since `since`: those that stand nearest
+    /// behind the list's place on the ring (`ring`), nearest first, at most `limit`. The same for all who ask.
+    fn nearest(&self, node: NodeId, list: Digest, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>>;
     /// Another map than the one with this number may have said which sites nodes are in: they are in none until they say
     /// again where they are. Whether that was so.
     fn use_site_map(&self, number: u64) -> Result<bool>;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use potluck_model::api::{Labels, NodeState, Release, Target};
 use potluck_model::list::Content;
 use potluck_model::trace::{Cause, Event, Recap, What};
-use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds};
+use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds, ring};
 
 use super::{
     Assigned, Catalogue, EVENT_BYTES_PER_NODE_MAX, EVENTS_PER_NODE_MAX, Moved, NewAssignment, NewRelease, NewToken,
@@ -21,7 +21,7 @@ type Test = fn(&dyn Catalogue);
 
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, Test); 17] = [
+    let tests: [(&str, Test); 18] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (
@@ -52,6 +52,10 @@ pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
         (
             "who enrols many times on one machine is few neighbours",
             who_enrols_many_times_is_few_neighbours,
+        ),
+        (
+            "those nearest behind a list's place are of the site and have the list",
+            those_nearest_have_the_list,
         ),
         (
             "another site map makes nodes say again where they are",
@@ -632,6 +636,40 @@ fn neighbours_are_of_the_site(c: &dyn Catalogue) {
         UnixSeconds(5_000),
         "never backwards"
     );
+}
+
+fn those_nearest_have_the_list(c: &dyn Catalogue) {
+    publish(c, "web", 1);
+    assign(c, "web", Some(1), Target::All);
+    let list = Digest::of(b"web 1");
+    let place = ring::place(&list);
+    let at = |distance: u64| place.0.wrapping_add(distance);
+    let here = |node: u64, site: u8, now: u64| {
+        join(c, node, Labels::new());
+        let record = PresenceRecord {
+            addresses: vec![format!("10.0.{site}.{}:7443", node % 251).parse().unwrap()],
+            facts: Labels::new(),
+            version: "1".into(),
+            sites: link(&format!("10.0.{site}.0/24")),
+            now: UnixSeconds(now),
+        };
+        assert!(c.set_presence(NodeId(node), record).unwrap());
+    };
+    // Beyond where ids change their sign, and round the ring.
+    let distances = [3, 1 << 62, 1 << 63, u64::MAX - 5, 9];
+    for distance in distances {
+        here(at(distance), 1, 5_000);
+    }
+    here(at(1), 2, 5_000);
+    here(at(2), 1, 4_000);
+    let of = |node: u64, list: &Digest, limit: usize| -> Vec<u64> {
+        let found = c.nearest(NodeId(node), *list, UnixSeconds(4_500), limit).unwrap();
+        found.iter().map(|node| ring::distance(place, node.node)).collect()
+    };
+    assert_eq!(of(at(9), &list, 32), [3, 1 << 62, 1 << 63, u64::MAX - 5]);
+    assert_eq!(of(at(3), &list, 2), [9, 1 << 62], "the nearest of them");
+    assert!(of(at(1), &list, 32).is_empty(), "alone in its site");
+    assert!(of(at(9), &Digest::of(b"other"), 32).is_empty());
 }
 
 fn link(text: &str) -> std::collections::BTreeSet<SiteKey> {

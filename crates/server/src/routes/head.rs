@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use potluck_model::api::{Head, POLL_SECONDS_MAX};
+use potluck_model::api::{Head, Neighbour, POLL_SECONDS_MAX};
 use potluck_model::assignment::{ASSIGNMENT_FORMAT, Assignment, AssignmentKind};
+use potluck_model::ring::{self, SEATS_MAX};
 use potluck_model::{NodeId, UnixSeconds};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use crate::site;
 
 /// For how long an assignment may be adopted. Each answer carries a fresh one.
 const ASSIGNMENT_SECONDS: u64 = 7 * 86_400;
-/// The most neighbours of an answer.
+/// The most neighbours of an answer beside those that sit in the seats of the node's crowd.
 const NEIGHBOURS_MAX: usize = 16;
 /// Nodes that were heard of in this time come first.
 const NEIGHBOUR_SEEN_SECONDS: u64 = 120;
@@ -106,6 +107,7 @@ fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
     let now = UnixSeconds::now();
     let node = essence.node.node;
     let since = UnixSeconds(now.0.saturating_sub(NEIGHBOUR_SEEN_SECONDS));
+    let list = essence.node.assigned.as_ref().map(|release| release.list);
     let assignment = app.authority.sign(Assignment {
         kind: AssignmentKind::Assignment,
         format: ASSIGNMENT_FORMAT,
@@ -115,14 +117,25 @@ fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
         expires: UnixSeconds(now.0 + ASSIGNMENT_SECONDS),
         release: essence.node.assigned,
     });
+    // Views of who sits in a crowd's seats have to agree: they begin with this one.
+    let mut neighbours = Vec::new();
+    if let Some(list) = list {
+        let nearest = app.catalogue.nearest(node, list, since, SEATS_MAX)?;
+        neighbours = ring::suggested(&list, node, nearest, |neighbour| neighbour.node);
+    }
     let sites = app.catalogue.sites(node)?;
     let shared = app.sites.shared(&sites);
+    for other in app.catalogue.neighbours(node, shared, since, NEIGHBOURS_MAX)? {
+        if neighbours.iter().all(|known: &Neighbour| known.node != other.node) {
+            neighbours.push(other);
+        }
+    }
     Ok(Head {
         cursor,
         assignment,
         audiences: essence.keys.audiences,
         fleet_keys: essence.keys.fleet,
-        neighbours: app.catalogue.neighbours(node, shared, since, NEIGHBOURS_MAX)?,
+        neighbours,
         population: app.catalogue.population(node)?,
         site: site::name(&sites),
         halted: essence.halted,

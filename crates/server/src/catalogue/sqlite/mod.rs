@@ -301,6 +301,10 @@ impl Catalogue for SqliteCatalogue {
             .read(|c| nodes::neighbours(c, node, &shared, since, limit))
     }
 
+    fn nearest(&self, node: NodeId, list: Digest, since: UnixSeconds, limit: usize) -> Result<Vec<Neighbour>> {
+        self.database.read(|c| nodes::nearest(c, node, &list, since, limit))
+    }
+
     fn use_site_map(&self, number: u64) -> Result<bool> {
         self.database.write(move |c| nodes::use_site_map(c, number))
     }

@@ -1,11 +1,11 @@
 //! Tokens and nodes in SQLite.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use potluck_model::api::{Labels, Neighbour};
 use potluck_model::assignment::AssignedRelease;
-use potluck_model::{Digest, LabelKey, NodeId, UnixSeconds};
+use potluck_model::{Digest, LabelKey, NodeId, UnixSeconds, ring};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
@@ -316,6 +316,61 @@ pub(super) fn neighbours(
         take(&site.to_string(), lately, true)?;
     }
     Ok(chosen)
+}
+
+/// A site's nodes that are looked at for those with a list, from the list's place on.
+const NEAREST_LOOKED_AT: usize = 2_048;
+
+/// Taken from the ring of ids, from the list's place on: the index yields them in that order.
+pub(super) fn nearest(
+    c: &Connection,
+    node: NodeId,
+    list: &Digest,
+    since: UnixSeconds,
+    limit: usize,
+) -> Result<Vec<Neighbour>> {
+    let id = node.0 as i64;
+    let place = ring::place(list);
+    let start = place.0 as i64;
+    let query = "SELECT n.id, n.addresses FROM
+        (SELECT node FROM sites WHERE site = ?1 AND node BETWEEN ?2 AND ?3 ORDER BY node LIMIT ?4) s
+        JOIN nodes n ON n.id = s.node
+        WHERE n.list = ?5 AND n.seen >= ?6 AND n.id <> ?7 ORDER BY n.id LIMIT ?8";
+    let mut found: BTreeMap<u64, Neighbour> = BTreeMap::new();
+    for site in sites(c, node)? {
+        let mut left = limit;
+        for (from, to) in [(start, i64::MAX), (i64::MIN, start.saturating_sub(1))] {
+            let mut statement = c.prepare_cached(query)?;
+            let mut rows = statement.query((
+                &site,
+                from,
+                to,
+                NEAREST_LOOKED_AT as i64,
+                list.as_bytes(),
+                since.0 as i64,
+                id,
+                (left * NEIGHBOURS_LOOKED_AT) as i64,
+            ))?;
+            while let Some(row) = rows.next()? {
+                let node = NodeId(row.get::<_, i64>(0)? as u64);
+                let addresses: Vec<SocketAddr> = json(&row.get::<_, String>(1)?)?;
+                // Who enrols many times on one machine sits in few seats.
+                let ip = |of: &[SocketAddr]| of.first().map(SocketAddr::ip);
+                let here = found.values().filter(|known| ip(&known.addresses) == ip(&addresses));
+                if left > 0 && here.count() < NEIGHBOURS_PER_ADDRESS_MAX {
+                    let shared = false;
+                    let neighbour = Neighbour {
+                        node,
+                        addresses,
+                        shared,
+                    };
+                    found.insert(ring::distance(place, node), neighbour);
+                    left -= 1;
+                }
+            }
+        }
+    }
+    Ok(found.into_values().take(limit).collect())
 }
 
 /// Sites were told by nodes and by another map than this one: they are told again.
