@@ -2,10 +2,11 @@
 
 use potluck_model::NodeId;
 
+use crate::datagram::Lacks;
 use crate::interface::Want;
 use crate::message::{
-    DATA_BYTES_MAX, DataHeader, End, FRAME_BYTES_MAX, HaveItem, Hello, INSTEAD_MAX, Message, PROOFS_MAX, Runs,
-    WANTS_MAX,
+    CROWD_MAX, DATA_BYTES_MAX, DataHeader, End, FRAME_BYTES_MAX, HaveItem, Hello, INSTEAD_MAX, Member, Message,
+    PROOFS_MAX, Runs, WANTS_MAX,
 };
 use crate::wire::{Reader, WireError, put_varint};
 
@@ -27,6 +28,7 @@ const HAVE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 const FETCHING: u8 = 11;
+const CROWD: u8 = 12;
 
 /// What a frame holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -148,6 +150,16 @@ impl Message {
             FETCHING => Self::Fetching {
                 items: take_items(reader)?,
             },
+            CROWD => Self::Crowd {
+                list: reader.digest()?,
+                lacks: match reader.u8()? {
+                    0 => None,
+                    1 => Some(Lacks::Everything),
+                    2 => Some(Lacks::These(Runs::take(reader)?)),
+                    _ => return Err(WireError::Malformed("what is lacked is said in no known way")),
+                },
+                members: take_members(reader)?,
+            },
             kind => return Err(WireError::UnknownKind(kind)),
         };
         match reader.rest() {
@@ -211,6 +223,23 @@ impl Message {
             Self::Fetching { items } => {
                 bytes.push(FETCHING);
                 put_items(bytes, items);
+            }
+            Self::Crowd { list, lacks, members } => {
+                bytes.push(CROWD);
+                bytes.extend_from_slice(list.as_bytes());
+                match lacks {
+                    None => bytes.push(0),
+                    Some(Lacks::Everything) => bytes.push(1),
+                    Some(Lacks::These(runs)) => {
+                        bytes.push(2);
+                        runs.put(bytes);
+                    }
+                }
+                put_varint(bytes, members.len() as u64);
+                for member in members {
+                    bytes.extend_from_slice(&member.node.0.to_be_bytes());
+                    bytes.push(member.age);
+                }
             }
         }
     }
@@ -282,6 +311,18 @@ fn take_end(reader: &mut Reader<'_>) -> Result<End, WireError> {
         3 => End::Refused,
         _ => return Err(WireError::Malformed("a request ended in no known way")),
     })
+}
+
+fn take_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, WireError> {
+    let count = reader.count("members of a crowd", CROWD_MAX, 9)?;
+    (0..count)
+        .map(|_| {
+            Ok(Member {
+                node: NodeId(reader.u64()?),
+                age: reader.u8()?,
+            })
+        })
+        .collect()
 }
 
 fn put_items(bytes: &mut Vec<u8>, items: &[HaveItem]) {
@@ -403,6 +444,33 @@ mod tests {
                 },
                 format!("000000250b01{d}010101"),
             ),
+            (
+                Message::Crowd {
+                    list: digest(7),
+                    lacks: None,
+                    members: vec![Member {
+                        node: NodeId(258),
+                        age: 9,
+                    }],
+                },
+                format!("0000002c0c{d}0001000000000000010209"),
+            ),
+            (
+                Message::Crowd {
+                    list: digest(7),
+                    lacks: Some(Lacks::Everything),
+                    members: vec![],
+                },
+                format!("000000230c{d}0100"),
+            ),
+            (
+                Message::Crowd {
+                    list: digest(7),
+                    lacks: Some(Lacks::These(Runs(vec![(1, 1)]))),
+                    members: vec![],
+                },
+                format!("000000260c{d}0201010100"),
+            ),
         ];
         for (message, bytes) in golden {
             assert_eq!(hex(&encode_message(&message)), bytes, "{message:?}");
@@ -509,6 +577,12 @@ mod tests {
             prop::collection::vec(any::<u16>(), 0..30).prop_map(End::Missing),
             prop::collection::vec(any::<u64>().prop_map(NodeId), 0..=16).prop_map(End::Busy),
         ];
+        let lacks = prop::option::of(prop_oneof![Just(Lacks::Everything), runs().prop_map(Lacks::These)]);
+        let member = (any::<u64>(), any::<u8>()).prop_map(|(node, age)| Member {
+            node: NodeId(node),
+            age,
+        });
+        let members = prop::collection::vec(member, 0..=CROWD_MAX);
         prop_oneof![
             (
                 any::<u16>(),
@@ -530,6 +604,7 @@ mod tests {
             (any_digest(), runs()).prop_map(|(list, contents)| Message::HaveOfList { list, contents }),
             items().prop_map(|items| Message::Have { items }),
             items().prop_map(|items| Message::Fetching { items }),
+            (any_digest(), lacks, members).prop_map(|(list, lacks, members)| Message::Crowd { list, lacks, members }),
             any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
             any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
         ]

@@ -5,6 +5,7 @@
 
 use potluck_model::{Digest, NodeId};
 
+use crate::datagram::Lacks;
 use crate::interface::Want;
 
 /// The version of the peer protocol that this version speaks.
@@ -19,6 +20,8 @@ pub const WANTS_MAX: usize = 1_024;
 pub const PROOFS_MAX: usize = 16;
 /// The most nodes that a busy peer names.
 pub const INSTEAD_MAX: usize = 16;
+/// The most nodes that are named in one `Crowd`.
+pub const CROWD_MAX: usize = 64;
 
 /// A message on a peer connection, but for `Data`, which the shell moves past the core.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +69,15 @@ pub enum Message {
         /// At most `WANTS_MAX` items.
         items: Vec<HaveItem>,
     },
+    /// "I am one of those who want this list, and these come first among them."
+    Crowd {
+        /// Digest of the list.
+        list: Digest,
+        /// What the sender lacks of the list. None: it does not say.
+        lacks: Option<Lacks>,
+        /// At most `CROWD_MAX` nodes that want the list, the sender perhaps among them.
+        members: Vec<Member>,
+    },
     /// "Are you there?"
     Ping {
         /// Comes back.
@@ -76,6 +88,15 @@ pub enum Message {
         /// From the `Ping`.
         nonce: u64,
     },
+}
+
+/// One of those who want a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Who. Where it is, is not said: what a peer says leads nobody to dial a host.
+    pub node: NodeId,
+    /// Tenths of a second since it last spoke on a connection that mutual TLS has proven, as far as the sender knows.
+    pub age: u8,
 }
 
 /// The first message in each direction.

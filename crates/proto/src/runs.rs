@@ -53,6 +53,17 @@ impl Runs {
             .map_or(0, |(first, count)| u64::from(*first) + u64::from(*count))
     }
 
+    /// Whether all of them are among others.
+    pub fn is_within(&self, others: &Self) -> bool {
+        self.0.iter().all(|(first, count)| {
+            let after = others.0.partition_point(|(other, _)| other <= first);
+            after > 0 && {
+                let (other, length) = others.0[after - 1];
+                u64::from(*first) + u64::from(*count) <= u64::from(other) + u64::from(length)
+            }
+        })
+    }
+
     /// The indices, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.0

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use potluck_model::trace::Source;
-use potluck_model::{Digest, NodeId, Time};
+use potluck_model::{Digest, NodeId, Time, ring};
 use potluck_proto::{
     Action, Config, End, Input, ListContent, Message, Neighbour, Path, PathId, Swarm, TransferEnd, TransferId, Want,
 };
@@ -296,7 +296,13 @@ impl World {
             .map(NodeIx)
             .filter(|other| *other != ix && self.nodes[other.0].alive)
             .collect();
-        let mut chosen = BTreeSet::new();
+        let list = self.release.list;
+        let place = ring::place(&list);
+        let mut nearest = others.clone();
+        nearest.sort_unstable_by_key(|other| ring::distance(place, self.nodes[other.0].id));
+        nearest.truncate(ring::SEATS_MAX);
+        let seats = ring::suggested(&list, self.nodes[ix.0].id, nearest, |other| self.nodes[other.0].id);
+        let mut chosen: BTreeSet<NodeIx> = seats.into_iter().collect();
         for _ in 0..others.len().min(16) {
             chosen.insert(others[self.random.below(others.len() as u64) as usize]);
         }

@@ -8,6 +8,7 @@
 //! Guarantee: every part is this node's own at the latest when `LOST_MAX` others missed their deadline with it. Limit:
 //! nodes whose views differ and who do not hear each other fetch a part more than once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use potluck_model::trace::{Source, Why};
@@ -17,12 +18,19 @@ use super::Swarm;
 use super::contents::{Ix, Kind};
 use super::items::{ItemIx, LOST_MAX, State};
 use super::peers::{Link, Peer};
+use super::schedule::BUNDLE_BYTES;
+use super::transfers::Transfer;
 use crate::bits::Bits;
 use crate::interface::TransferId;
 use crate::random::rank;
 
 /// The most members of a crowd.
-pub(super) const MEMBERS_MAX: usize = 32;
+pub(super) const MEMBERS_MAX: usize = 12;
+/// Bytes under way from the origin to all members together, at most: enough to keep an uplink of 1 Gbit/s and 100 ms busy;
+const CROWD_BYTES_MAX: u64 = MEMBERS_MAX as u64 * BUNDLE_BYTES;
+/// and what comes in about `CROWD_PACE` at least, so that no part is long under way while others wait for it.
+const CROWD_BYTES_MIN: u64 = 4 * BUNDLE_BYTES;
+const CROWD_PACE: Duration = Duration::from_millis(500);
 /// How long a peer that said it holds or is fetching something may take to connect before the origin is asked.
 const HOLDER_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 const FETCHER_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
@@ -30,8 +38,10 @@ const FETCHER_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 const SYNCS_WITHIN: Duration = Duration::from_millis(250);
 /// How long an owner that does not even say that it is fetching is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long one that is fetching is waited for, at least: the origin may be slow for all.
+/// How long one that is fetching is waited for while nobody knows how long that takes: the origin may be slow for all.
 const PATIENCE_FETCHING: Duration = Duration::from_secs(10);
+/// Who does not say for so long that it is there, has no share; it may come back.
+const SILENT: Duration = Duration::from_millis(1_500);
 /// How long a member that missed two deadlines is none.
 const SEAT_LOST: Duration = Duration::from_secs(60);
 
@@ -49,7 +59,8 @@ impl Swarm {
             return Err(until);
         }
         if let Some((node, since)) = self.items.at(item).claim {
-            match self.peers.table.get(&node).filter(|peer| peer.is_up()) {
+            let there = |peer: &&Peer| peer.is_up() && !is_silent(now, peer);
+            match self.peers.table.get(&node).filter(there) {
                 Some(peer) => {
                     let deadline = since.max(peer.seat_progress) + self.patience(now, peer);
                     if deadline > now {
@@ -57,7 +68,12 @@ impl Swarm {
                     }
                     self.lose_seat(now, node, item);
                 }
-                None => self.items.at_mut(item).claim = None,
+                None => {
+                    self.items.at_mut(item).claim = None;
+                    if let Some(peer) = self.peers.table.get_mut(&node) {
+                        peer.claims = peer.claims.saturating_sub(1);
+                    }
+                }
             }
         }
         let us = self.config.node;
@@ -81,7 +97,11 @@ impl Swarm {
                 }
             };
             let deadline = match self.peers.table.get(&owner) {
-                Some(peer) => since.max(peer.seat_progress) + self.patience(now, peer),
+                // While others keep the uplink busy, it waits for its turn.
+                Some(peer) => {
+                    let since = since.max(peer.seat_progress);
+                    self.seats.busy_at.map_or(since, |at| at.max(since)) + self.patience(now, peer)
+                }
                 None => now,
             };
             if deadline > now {
@@ -140,7 +160,9 @@ impl Swarm {
     fn patience(&self, now: Time, peer: &Peer) -> Duration {
         let pace = self.origin.pace(now, &self.transfers);
         match peer.link {
-            Link::Up { .. } if peer.claims > 0 => PATIENCE_FETCHING.max(PATIENCE + pace * 3),
+            // It says how it gets on; what it fetches may be one chunk, of which nothing is heard before it is whole.
+            Link::Up { .. } if peer.claims > 0 && pace.is_zero() => PATIENCE_FETCHING,
+            Link::Up { .. } if peer.claims > 0 => PATIENCE + pace * 3,
             Link::Up { .. } => PATIENCE,
             // No connection, so nothing is heard of its progress but through others.
             _ => PATIENCE + pace * 3,
@@ -172,6 +194,7 @@ impl Swarm {
 
     /// Whose share an item is, and whether there is anybody else to share with.
     fn owner(&mut self, now: Time, item: ItemIx) -> (NodeId, bool) {
+        self.look_at_seats(now);
         let us = self.config.node;
         let entry = self.items.at(item);
         if let Some((version, owner)) = entry.owner
@@ -183,17 +206,13 @@ impl Swarm {
             return (us, true);
         }
         let (content, first) = (entry.content, entry.first);
+        let lost = entry.lost.clone();
         let digest = self.contents.at(content).digest;
-        let mut members = self.members(now, content);
+        let members = self.members(now, content);
         let crowd = members.len() > 1;
-        self.crowd = members.len().min(MEMBERS_MAX);
-        if members.len() > MEMBERS_MAX {
-            members.sort_by_key(|node| std::cmp::Reverse(rank(&digest, u32::MAX, *node)));
-            members.truncate(MEMBERS_MAX);
-        }
         let owner = members
             .into_iter()
-            .filter(|node| !entry.lost.contains(node))
+            .filter(|node| !lost.contains(node))
             .max_by_key(|node| (rank(&digest, first, *node), *node))
             .unwrap_or(us);
         if crowd {
@@ -202,34 +221,70 @@ impl Swarm {
         (owner, crowd)
     }
 
-    /// This node and all others that want a content.
+    /// Those in the seats that want a content, this node perhaps among them, and those of other lists that want it, too.
     fn members(&self, now: Time, content: Ix) -> Vec<NodeId> {
         let file = match self.contents.at(content).kind {
             Kind::One { of: Some(of) } => of,
             _ => content,
         };
-        let full = self.peers.links >= self.config.connections_max * 3 / 4;
-        let mut members = Vec::new();
-        members.extend(
-            self.peers
-                .table
-                .iter()
-                .filter(|(_, peer)| {
-                    (peer.wants.get(file.0) || peer.fetching.get(file.0))
-                        && !peer.holds.get(content.0)
-                        && !peer.takes_only
-                        && peer.shunned.is_none()
-                        && !peer.is_far()
-                        && peer.seat_lost_until <= now
-                        && is_there(now, peer, full)
-                })
-                .map(|(node, _)| *node),
-        );
+        let wants = |node: &NodeId| {
+            self.peers.table.get(node).is_some_and(|peer| {
+                let said = peer.wants.get(file.0) || peer.fetching.get(file.0);
+                (said || peer.crowd && !peer.lacks_told) && !peer.holds.get(content.0)
+            })
+        };
+        let mut members: Vec<NodeId> = self.seats.nodes.iter().copied().filter(wants).collect();
         // What this node fetches and does not pass on, somebody else has to fetch again.
-        if self.gives() || members.is_empty() {
+        if self.gives() && self.seats.are_ours(now) {
+            members.insert(self.seats.nearer.min(members.len()), self.config.node);
+        }
+        members.truncate(MEMBERS_MAX);
+        members.extend(self.seats.strangers.iter().copied().filter(wants));
+        if members.len() > MEMBERS_MAX {
+            let digest = self.contents.at(content).digest;
+            members.sort_by_key(|node| std::cmp::Reverse(rank(&digest, u32::MAX, *node)));
+            members.truncate(MEMBERS_MAX);
+        }
+        if members.is_empty() {
             members.push(self.config.node);
         }
         members
+    }
+
+    /// How many transfers from the origin this node may have under way of what it shares with others. All share one
+    /// uplink: what is under way at many at once comes slowly to each, and late to those who wait for it.
+    pub(super) fn room_at_origin(&mut self, now: Time, unheld: &[ItemIx]) -> usize {
+        let us = self.config.node;
+        let mut bytes: u64 = self
+            .transfers
+            .values()
+            .filter(|transfer| transfer.source == Source::Origin)
+            .map(Transfer::left)
+            .sum();
+        let mut waiting: BTreeSet<NodeId> = BTreeSet::new();
+        let mut fetching: BTreeSet<NodeId> = BTreeSet::new();
+        for item in unheld {
+            let entry = self.items.at(*item);
+            if let Some((node, _)) = entry.claim {
+                bytes += entry.bytes;
+                fetching.insert(node);
+            } else {
+                waiting.insert(self.owner(now, *item).0);
+            }
+        }
+        let most = crowd_bytes(self.origin.usual_pace());
+        if bytes > most / 2 {
+            self.seats.busy_at = Some(now);
+        }
+        let own = self.origin.transfers;
+        // Others that may begin at this moment, too: those that come first, or all, for what is not the first.
+        let ahead = waiting
+            .iter()
+            .filter(|node| **node != us && !fetching.contains(node))
+            .filter(|node| own > 0 || self.comes_before_us(**node))
+            .count() as u64;
+        let free = most.saturating_sub(bytes + ahead * BUNDLE_BYTES);
+        own + free.div_ceil(BUNDLE_BYTES) as usize
     }
 
     /// What the node lacks, as contents; the list itself among them.
@@ -283,10 +338,27 @@ impl Swarm {
     }
 }
 
+/// Bytes that all members together may have under way, if a part takes so long when there are `CROWD_BYTES_MAX`.
+fn crowd_bytes(pace: Duration) -> u64 {
+    if pace.is_zero() {
+        return CROWD_BYTES_MAX / 2;
+    }
+    let bytes = u128::from(CROWD_BYTES_MAX) * CROWD_PACE.as_micros() / pace.as_micros();
+    u64::try_from(bytes)
+        .unwrap_or(CROWD_BYTES_MAX)
+        .clamp(CROWD_BYTES_MIN, CROWD_BYTES_MAX)
+}
+
+/// Whether a connected peer was asked whether it is there, and has not said so for long enough to go on without it.
+pub(super) fn is_silent(now: Time, peer: &Peer) -> bool {
+    peer.ping
+        .is_some_and(|at| peer.delivered <= at && now.since(at) >= SILENT)
+}
+
 /// Whether a peer is there as far as is known: proven by a connection, or about to be, or there is no room to prove it.
-fn is_there(now: Time, peer: &Peer, full: bool) -> bool {
+pub(super) fn is_there(now: Time, peer: &Peer, full: bool) -> bool {
     match peer.link {
-        Link::Up { .. } => true,
+        Link::Up { .. } => !is_silent(now, peer),
         Link::Dialling { since } => !peer.left && now.since(since) < HOLDER_CONNECTS_WITHIN,
         Link::None => {
             !peer.left

@@ -1,7 +1,7 @@
-//! Existence requests and answers.
+//! Existence requests: when, and whom to ask for what.
 //!
-//! Requests go out over all paths at once; what comes back is a hint whom to connect to. How long the origin is held off
-//! for answers adapts: it shrinks where nobody answers, and grows with measured round trips.
+//! Requests go out over all paths at once; what comes back (see `answers`) is a hint whom to connect to. How long the origin
+//! is held off for answers adapts: it shrinks where nobody answers, and grows with measured round trips.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -11,16 +11,12 @@ use potluck_model::trace::{About, What};
 use potluck_model::{NodeId, Time};
 
 use super::Swarm;
-use super::contents::{Ix, Kind};
+use super::contents::Ix;
 use crate::bits::Bits;
-use crate::datagram::{
-    self, Answer, Asking, Body, DATAGRAM_BYTES_MAX, Datagram, Header, Lacks, PREFIXES_MAX, PrefixAnswer, PrefixRequest,
-    Request, seal_header,
-};
+use crate::datagram::{self, Asking, Header, Lacks, PREFIXES_MAX, seal_header};
 use crate::identifier::Identifier;
 use crate::interface::{Action, Config, PathId};
 use crate::message::Runs;
-use crate::random::answers;
 
 /// The first wait for answers, if the configuration allows as much, and the shortest.
 const WAIT_FIRST: Duration = Duration::from_millis(50);
@@ -32,15 +28,21 @@ const REASK_MAX: Duration = Duration::from_secs(30);
 const ASK_GAP: Duration = Duration::from_millis(200);
 /// Requests whose answers are still heard.
 const ROUNDS_MAX: usize = 6;
-/// Nodes that are asked singly.
-const TARGETS_MAX: usize = 64;
+/// Nodes that are asked singly: where groups are heard, so few that all answers together are about as many as are wanted.
+pub(super) const TARGETS_MAX: usize = 64;
+const TARGETS_BESIDE_GROUPS: usize = 8;
+/// A site of more nodes than this may ask all at once: each first listens for up to so long.
+const LISTENS_FROM: u32 = 64;
+const LISTENS: Duration = Duration::from_millis(20);
+/// Requests of others that make one's own to a group needless, and how lately they were heard.
+const HEARD_ENOUGH: usize = 8;
+const HEARD_FOR: Duration = Duration::from_secs(2);
+/// Who is connected to so many others and was given something so lately is in good hands, and does not ask again.
+const GOOD_HANDS: usize = 4;
+const GIVEN_FOR: Duration = Duration::from_secs(2);
 /// Datagrams of one request: about the list, and by prefixes.
 const REQUEST_DATAGRAMS_MAX: usize = 32;
 const PREFIX_DATAGRAMS_MAX: usize = 4;
-/// Datagrams of one answer to a proven address.
-const ANSWER_DATAGRAMS_MAX: usize = 8;
-/// Of one peer, to one request.
-const ANSWERS_PER_PEER_MAX: u32 = 64;
 /// A peer that was heard so lately is asked singly.
 const RECENT: Duration = Duration::from_secs(600);
 
@@ -51,7 +53,7 @@ pub(super) struct Discovery {
     /// How long to wait for answers.
     wait: Duration,
     wait_max: Duration,
-    rounds: VecDeque<Round>,
+    pub(super) rounds: VecDeque<Round>,
     /// The origin is not asked before.
     settles_at: Option<Time>,
     /// A request is due.
@@ -63,19 +65,21 @@ pub(super) struct Discovery {
     begun_list: bool,
     begun_contents: bool,
     /// Contents for which somebody answered since the last start.
-    answered: Bits,
+    pub(super) answered: Bits,
     everybody: bool,
+    /// When others asked a group for all that this node lacks; the last `HEARD_ENOUGH`.
+    said: VecDeque<Time>,
 }
 
 #[derive(Debug)]
-struct Round {
-    number: u64,
-    at: Time,
+pub(super) struct Round {
+    pub(super) number: u64,
+    pub(super) at: Time,
     /// Who answered, and how often.
-    heard: BTreeSet<NodeId>,
-    datagrams: u32,
+    pub(super) heard: BTreeSet<NodeId>,
+    pub(super) datagrams: u32,
     /// What the positions of prefixes stand for.
-    prefixes: Vec<Option<Ix>>,
+    pub(super) prefixes: Vec<Option<Ix>>,
 }
 
 impl Discovery {
@@ -95,6 +99,7 @@ impl Discovery {
             begun_contents: false,
             answered: Bits::default(),
             everybody: false,
+            said: VecDeque::new(),
         }
     }
 
@@ -107,6 +112,7 @@ impl Discovery {
         self.reask_step = REASK_MIN;
         self.answered = Bits::default();
         self.everybody = false;
+        self.said.clear();
     }
 
     /// Nothing is wanted.
@@ -154,8 +160,21 @@ impl Discovery {
         }
     }
 
+    /// Somebody asked a group for all that this node lacks.
+    pub(super) fn hear(&mut self, now: Time) {
+        if self.said.len() >= HEARD_ENOUGH {
+            self.said.pop_front();
+        }
+        self.said.push_back(now);
+    }
+
+    /// Whether a group has heard the same request often enough.
+    fn is_said(&self, now: Time) -> bool {
+        self.said.len() >= HEARD_ENOUGH && self.said.iter().all(|at| now.since(*at) < HEARD_FOR)
+    }
+
     /// An answer took so long.
-    fn measured(&mut self, span: Duration) {
+    pub(super) fn measured(&mut self, span: Duration) {
         let wait = (span * 4 + WAIT_MIN).clamp(WAIT_MIN, self.wait_max);
         if wait > self.wait {
             self.wait = wait;
@@ -170,11 +189,19 @@ impl Swarm {
             return;
         }
         let known = self.designated.as_ref().is_some_and(|designated| designated.known);
-        let at = self
-            .discovery
-            .last_asked
-            .filter(|_| self.discovery.has_begun(known))
-            .map_or(now, |at| now.max(at + ASK_GAP));
+        let at = match self.discovery.last_asked {
+            Some(at) if self.discovery.has_begun(known) => now.max(at + ASK_GAP),
+            None if self.population > LISTENS_FROM && !self.paths.is_empty() => {
+                if self.discovery.ask_at.is_some() {
+                    return;
+                }
+                // Nothing is fetched before it was asked for.
+                let at = now + Duration::from_micros(self.random.below(LISTENS.as_micros() as u64));
+                self.discovery.settles_at = Some(at + self.discovery.wait);
+                at
+            }
+            _ => now,
+        };
         self.discovery.ask_at = Some(self.discovery.ask_at.map_or(at, |other| other.min(at)));
     }
 
@@ -192,8 +219,14 @@ impl Swarm {
             if !self.is_lacking() {
                 return;
             }
+            if again && self.in_good_hands(now) {
+                self.discovery.reask_at = Some(now + self.discovery.reask_step);
+                return;
+            }
             if again {
                 self.forgive();
+                // Nothing comes, and nobody who was asked by chance has it: now everybody is asked.
+                self.discovery.everybody |= now.since(self.seats.moved) >= GIVEN_FOR && self.is_unanswered();
                 self.discovery.reask_step = (self.discovery.reask_step * 2).min(REASK_MAX);
             }
             self.ask(now);
@@ -209,8 +242,10 @@ impl Swarm {
             .rounds
             .back()
             .is_some_and(|round| !round.heard.is_empty());
-        let unanswered = self.lacking_bits().iter().any(|ix| !self.discovery.answered.get(ix));
-        if !self.discovery.everybody && unanswered && self.threshold() < u16::MAX {
+        let unanswered = self.is_unanswered();
+        self.look_at_seats(now);
+        let asks = self.seats.are_ours(now) || !self.gives();
+        if asks && !self.discovery.everybody && unanswered && self.threshold() < u16::MAX {
             // Few hold it perhaps, and they were silent by chance: now everybody is to answer.
             self.discovery.everybody = true;
             self.ask(now);
@@ -221,6 +256,18 @@ impl Swarm {
             self.discovery.wait = (self.discovery.wait / 2).max(WAIT_MIN);
         }
         self.origin.scan_now(now);
+    }
+
+    /// Whether nobody has answered for something that is lacked.
+    fn is_unanswered(&self) -> bool {
+        self.lacking_bits().iter().any(|ix| !self.discovery.answered.get(ix))
+    }
+
+    /// Whether peers give this node what it lacks, so that it need not look for others.
+    fn in_good_hands(&self, now: Time) -> bool {
+        now.since(self.seats.moved) < GIVEN_FOR
+            && self.peers.up().filter(|(_, peer)| peer.crowd || peer.neighbour).count() >= GOOD_HANDS
+            && self.items.unheld().all(|item| self.items.at(item).failed.is_empty())
     }
 
     /// What failed before is tried again with the next request, if there is nobody else.
@@ -237,17 +284,25 @@ impl Swarm {
         self.peers_changed();
     }
 
-    /// A holder answers a request to a group if its hash is not above this.
+    /// A holder answers a request to a group if its hash is not above this: by chance about as many as are wanted, so that
+    /// with those that are asked singly they are seldom twice as many.
     fn threshold(&self) -> u16 {
-        let wanted = u64::from(self.config.answers_wanted).max(1) * 2;
-        let population = u64::from(self.population).max(1);
         if self.discovery.everybody {
-            return u16::MAX;
+            u16::MAX
+        } else {
+            self.chance()
         }
+    }
+
+    /// So many of 65,536 requests are to be answered for about as many answers to each as are wanted, if all nodes of the
+    /// site could answer.
+    pub(super) fn chance(&self) -> u16 {
+        let wanted = u64::from(self.config.answers_wanted).max(1);
+        let population = u64::from(self.population).max(1);
         (wanted * 65_536 / population).min(u64::from(u16::MAX)) as u16
     }
 
-    fn header(&mut self) -> Header {
+    pub(super) fn header(&mut self) -> Header {
         let seq = self.discovery.next_seq;
         self.discovery.next_seq += 1;
         Header {
@@ -305,9 +360,11 @@ impl Swarm {
         let to_groups = encode(asking);
         let to_nodes = encode(for_all);
 
+        let said = self.discovery.is_said(now) && !self.discovery.everybody;
         let paths: Vec<(PathId, String, SocketAddr)> = self
             .paths
             .iter()
+            .filter(|_| !said)
             .map(|path| (path.id, path.interface.clone(), path.group))
             .collect();
         for (mut bytes, about) in to_groups {
@@ -395,7 +452,7 @@ impl Swarm {
         (Lacks::These(runs), prefixes)
     }
 
-    fn designated_index(&self, ix: Ix) -> Option<u32> {
+    pub(super) fn designated_index(&self, ix: Ix) -> Option<u32> {
         let designated = self.designated.as_ref()?;
         let list = self.contents.lists.get(&designated.list)?;
         self.contents.index_in(list, ix)
@@ -405,10 +462,11 @@ impl Swarm {
     fn targets(&self, now: Time) -> Vec<SocketAddr> {
         let mut targets: Vec<SocketAddr> = Vec::new();
         for neighbour in &self.neighbours {
-            let best = self
-                .peers
-                .table
-                .get(&neighbour.node)
+            let known = self.peers.table.get(&neighbour.node);
+            if known.is_some_and(|peer| peer.is_up() && peer.lacks_told) {
+                continue;
+            }
+            let best = known
                 .and_then(|peer| peer.addresses.first())
                 .or(neighbour.addresses.first());
             if let Some(address) = best
@@ -421,343 +479,15 @@ impl Swarm {
             .peers
             .table
             .values()
-            .filter(|peer| !peer.neighbour && (peer.is_up() || now.since(peer.heard) < RECENT))
+            .filter(|peer| !peer.neighbour && peer.alive().is_none_or(|_| !peer.lacks_told))
+            .filter(|peer| peer.is_up() || now.since(peer.heard) < RECENT)
             .filter_map(|peer| Some((peer.heard, *peer.addresses.first()?)))
             .filter(|(_, address)| !targets.contains(address))
             .collect();
         recent.sort_unstable_by(|a, b| b.cmp(a));
         targets.extend(recent.into_iter().map(|(_, address)| address));
-        targets.truncate(TARGETS_MAX);
+        let crowded = self.population > LISTENS_FROM && !self.paths.is_empty();
+        targets.truncate(if crowded { TARGETS_BESIDE_GROUPS } else { TARGETS_MAX });
         targets
-    }
-
-    pub(super) fn handle_datagram(&mut self, now: Time, from: SocketAddr, bytes: &[u8]) {
-        let Ok(Datagram { header, body }) = Datagram::decode(bytes) else {
-            self.counters.datagrams_malformed += 1;
-            return;
-        };
-        let node = header.sender;
-        if node == self.config.node {
-            return;
-        }
-        if !self.fresh.admit(now, node, header.boot, header.seq) {
-            self.counters.datagrams_repeated += 1;
-            return;
-        }
-        let Some(peer) = self.peers.learn(now, node, self.config.peers_max) else {
-            return;
-        };
-        peer.heard = now;
-        let takes_only = header.port == 0;
-        let changed = std::mem::replace(&mut peer.takes_only, takes_only) != takes_only;
-        if peer.is_up() {
-            // A connection has proven where it is; a datagram only says so.
-        } else if header.port != 0 {
-            // The port alone is replaced: a link-local address is worth nothing without its scope.
-            let mut address = from;
-            address.set_port(header.port);
-            peer.learn_address(address);
-        }
-        if changed {
-            self.members_changed(now);
-        }
-        let room = if self.peers.is_proven(now, from.ip()) {
-            (DATAGRAM_BYTES_MAX, ANSWER_DATAGRAMS_MAX)
-        } else {
-            (bytes.len(), 1)
-        };
-        match body {
-            Body::Request(request) => self.handle_request(now, node, from, &request, room),
-            Body::PrefixRequest(request) => self.handle_prefix_request(now, node, from, &request, room),
-            Body::Answer(answer) => self.handle_answer(now, node, from, &answer),
-            Body::PrefixAnswer(answer) => self.handle_prefix_answer(now, node, from, &answer),
-            Body::DialMe { number } => self.handle_dial_me(now, node, number),
-        }
-    }
-
-    fn handle_request(&mut self, now: Time, node: NodeId, from: SocketAddr, request: &Request, room: (usize, usize)) {
-        let Some(key) = &self.key else { return };
-        let designated = self
-            .designated
-            .as_ref()
-            .filter(|designated| Identifier::of_list(key, &designated.list) == request.list);
-        let known = self.contents.list_of(&request.list);
-        if known.is_none() && designated.is_none() {
-            return;
-        }
-        let mut answer = Answer {
-            number: request.asking.number,
-            list: request.list,
-            list_held: false,
-            list_lacked: designated.is_some_and(|designated| !designated.known),
-            fetching_everything: designated.is_some_and(|designated| !designated.known),
-            held: Runs::default(),
-            fetching: Runs::default(),
-        };
-        let list_ix = known
-            .map(|(_, list)| list.ix)
-            .or(designated.map(|designated| designated.ix));
-        let mut wants: Vec<Ix> = Vec::new();
-        let mut wants_all_of = None;
-        if let Some((_, list)) = known {
-            answer.list_held = self.contents.at(list.ix).held && request.lacks_list;
-            let all;
-            let lacks = match &request.lacks {
-                Lacks::Everything => {
-                    all = Runs::all(list.contents.len() as u32);
-                    &all
-                }
-                Lacks::These(runs) => runs,
-            };
-            if lacks.end() > list.contents.len() as u64 {
-                self.counters.datagrams_malformed += 1;
-                return;
-            }
-            let (mut held, mut fetching) = (Vec::new(), Vec::new());
-            for index in lacks.iter() {
-                let ix = list.contents[index as usize];
-                wants.push(ix);
-                let content = self.contents.at(ix);
-                if content.held {
-                    held.push(index);
-                } else if content.any_held() || self.lacks(ix) {
-                    fetching.push(index);
-                }
-            }
-            answer.held = Runs::of(held);
-            answer.fetching = Runs::of(fetching);
-        } else if let Some(designated) = designated {
-            wants_all_of = Some(designated.list);
-        }
-        let lacks_list = request.lacks_list;
-        let Some(peer) = self.peers.table.get_mut(&node) else {
-            return;
-        };
-        if wants_all_of.is_some() {
-            peer.wants_all_of = wants_all_of;
-        }
-        let mut news = false;
-        if let Some(ix) = list_ix {
-            if lacks_list {
-                news |= peer.wants.set(ix.0);
-            } else {
-                peer.wants.clear(ix.0);
-            }
-        }
-        for ix in wants {
-            if !peer.holds.get(ix.0) {
-                news |= peer.wants.set(ix.0);
-            }
-        }
-        let silent = self.config.serving_max == 0
-            || !answers(request.asking.number, node, self.config.node, request.asking.threshold);
-        let empty = !answer.list_held && !answer.list_lacked && answer.held.is_empty() && answer.fetching.is_empty();
-        let say = !silent && !empty && peer.answer_once(request.asking.number, request.asking.part);
-        if news {
-            self.new_wanter(now);
-        }
-        if say {
-            for bytes in datagram::encode_answers(&answer, room.0, room.1) {
-                self.send_datagram(from, bytes);
-            }
-        }
-    }
-
-    fn new_wanter(&mut self, now: Time) {
-        if self.is_lacking() {
-            self.members_changed(now);
-            self.dial_soon(now);
-        }
-    }
-
-    fn handle_prefix_request(
-        &mut self,
-        now: Time,
-        node: NodeId,
-        from: SocketAddr,
-        request: &PrefixRequest,
-        room: (usize, usize),
-    ) {
-        if self.contents.list_of(&request.list).is_some() {
-            return;
-        }
-        let (mut held, mut fetching, mut wants) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, prefix) in (request.first..).zip(&request.prefixes) {
-            let Some(ix) = self.contents.with_prefix(*prefix) else {
-                continue;
-            };
-            wants.push(ix);
-            let content = self.contents.at(ix);
-            if content.held {
-                held.push(position);
-            } else if content.any_held() || self.lacks(ix) {
-                fetching.push(position);
-            }
-        }
-        let Some(peer) = self.peers.table.get_mut(&node) else {
-            return;
-        };
-        let mut news = false;
-        for ix in wants {
-            if !peer.holds.get(ix.0) {
-                news |= peer.wants.set(ix.0);
-            }
-        }
-        let silent = self.config.serving_max == 0
-            || !answers(request.asking.number, node, self.config.node, request.asking.threshold);
-        // Its parts are numbered apart from those of the request about the list.
-        let any = !held.is_empty() || !fetching.is_empty();
-        let say = any && !silent && peer.answer_once(request.asking.number, request.asking.part | 0x80);
-        if news {
-            self.new_wanter(now);
-        }
-        if say {
-            let answer = PrefixAnswer {
-                number: request.asking.number,
-                held: Runs::of(held),
-                fetching: Runs::of(fetching),
-            };
-            for bytes in datagram::encode_prefix_answers(&answer, room.0, room.1) {
-                self.send_datagram(from, bytes);
-            }
-        }
-    }
-
-    pub(super) fn send_datagram(&mut self, to: SocketAddr, mut bytes: Vec<u8>) {
-        let header = self.header();
-        seal_header(&mut bytes, &header);
-        self.actions.push_back(Action::Datagram { to, bytes });
-    }
-
-    /// The round that an answer belongs to, if it is one that was asked for and not too much.
-    fn heard(&mut self, now: Time, node: NodeId, number: u64) -> bool {
-        let Some(round) = self.discovery.rounds.iter_mut().find(|round| round.number == number) else {
-            self.counters.answers_unrequested += 1;
-            return false;
-        };
-        round.datagrams += 1;
-        if round.datagrams > ANSWERS_PER_PEER_MAX * (TARGETS_MAX as u32 + u32::from(self.config.answers_wanted)) {
-            return false;
-        }
-        let span = now.since(round.at);
-        if round.heard.insert(node) {
-            self.discovery.measured(span);
-        }
-        if let Some(peer) = self.peers.table.get_mut(&node) {
-            peer.answer = Some(number);
-        }
-        true
-    }
-
-    fn handle_answer(&mut self, now: Time, node: NodeId, from: SocketAddr, answer: &Answer) {
-        let Some(key) = &self.key else { return };
-        let Some(designated) = &self.designated else { return };
-        if Identifier::of_list(key, &designated.list) != answer.list {
-            return;
-        }
-        let (digest, list_ix) = (designated.list, designated.ix);
-        let limit = self.contents.lists.get(&digest).map(|list| list.contents.len() as u64);
-        if limit.is_some_and(|limit| answer.held.end().max(answer.fetching.end()) > limit)
-            || !self.heard(now, node, answer.number)
-        {
-            return;
-        }
-        self.trace(What::Answered {
-            request: answer.number,
-            peer: node,
-            from,
-            held: About {
-                list: answer.list_held,
-                contents: answer.held.0.clone(),
-            },
-            fetching: About {
-                list: answer.list_lacked,
-                contents: answer.fetching.0.clone(),
-            },
-        });
-        let (mut held, mut fetching) = (Vec::new(), Vec::new());
-        if answer.list_held {
-            held.push(list_ix);
-        }
-        if answer.list_lacked {
-            fetching.push(list_ix);
-        }
-        if let Some(list) = self.contents.lists.get(&digest) {
-            held.extend(answer.held.iter().map(|index| list.contents[index as usize]));
-            fetching.extend(answer.fetching.iter().map(|index| list.contents[index as usize]));
-            if answer.fetching_everything {
-                fetching.extend(&list.contents);
-            }
-        } else if answer.fetching_everything
-            && let Some(peer) = self.peers.table.get_mut(&node)
-        {
-            peer.wants_all_of = Some(digest);
-        }
-        self.answered(now, node, held, fetching);
-    }
-
-    fn handle_prefix_answer(&mut self, now: Time, node: NodeId, from: SocketAddr, answer: &PrefixAnswer) {
-        if !self.heard(now, node, answer.number) {
-            return;
-        }
-        let Some(round) = self.discovery.rounds.iter().find(|round| round.number == answer.number) else {
-            return;
-        };
-        let named = |runs: &Runs| -> Vec<Ix> {
-            runs.0
-                .iter()
-                .flat_map(|(first, count)| {
-                    let end = (*first as usize)
-                        .saturating_add(*count as usize)
-                        .min(round.prefixes.len());
-                    round.prefixes.get(*first as usize..end).unwrap_or(&[])
-                })
-                .filter_map(|ix| *ix)
-                .collect()
-        };
-        let (held, fetching) = (named(&answer.held), named(&answer.fetching));
-        let about = |contents: &[Ix]| About {
-            list: false,
-            contents: {
-                let indices: BTreeSet<u32> = contents.iter().filter_map(|ix| self.designated_index(*ix)).collect();
-                Runs::of(indices).0
-            },
-        };
-        let what = What::Answered {
-            request: answer.number,
-            peer: node,
-            from,
-            held: about(&held),
-            fetching: about(&fetching),
-        };
-        self.trace(what);
-        self.answered(now, node, held, fetching);
-    }
-
-    /// A peer said that it holds and is fetching these.
-    fn answered(&mut self, now: Time, node: NodeId, held: Vec<Ix>, fetching: Vec<Ix>) {
-        let mut news = false;
-        for ix in held {
-            news |= self.peers.table.get(&node).is_some_and(|peer| !peer.holds.get(ix.0));
-            self.discovery.answered.set(ix.0);
-            if let Kind::Many { chunk_list, .. } = self.contents.at(ix).kind {
-                self.discovery.answered.set(chunk_list.0);
-            }
-            self.gains_whole(now, node, ix);
-        }
-        if let Some(peer) = self.peers.table.get_mut(&node) {
-            for ix in fetching {
-                self.discovery.answered.set(ix.0);
-                if let Kind::Many { chunk_list, .. } = self.contents.at(ix).kind {
-                    self.discovery.answered.set(chunk_list.0);
-                }
-                if !peer.holds.get(ix.0) {
-                    news |= peer.fetching.set(ix.0);
-                }
-            }
-        }
-        if news {
-            self.new_wanter(now);
-        }
     }
 }

@@ -3,27 +3,31 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use potluck_model::ring::SEATS_MAX;
 use potluck_model::trace::{Source, What};
 use potluck_model::{Digest, NodeId, Time};
 
 use super::Swarm;
-use super::crowd::MEMBERS_MAX;
+use super::crowd::is_silent;
 use super::peers::{Link, Peer};
 use crate::interface::Action;
 use crate::message::Message;
-use crate::random::rank;
+use crate::random::mix;
 
 /// Connections to holders that are opened at most for one list.
 const HOLDERS_DIALLED_MAX: usize = 24;
+/// Where a node does not sit: connections that it opens to those who do, and to others that want the same.
+const SEATS_DIALLED: usize = 2;
+const OTHERS_DIALLED: usize = 10;
 /// How long a peer that had no room for a connection is not dialled again.
 const REFUSED: Duration = Duration::from_secs(15);
 /// How long the node with the larger id leaves it to the other to dial, when both want the same.
-const YIELD: Duration = Duration::from_millis(300);
+const YIELD: Duration = Duration::from_millis(100);
 /// A connection without use is closed.
 const IDLE: Duration = Duration::from_secs(60);
 /// When something is wanted and a peer is silent, it is asked whether it is there,
 const PING_AFTER: Duration = Duration::from_secs(10);
-/// and sooner when its share is waited for.
+/// and sooner when its share may be waited for.
 const PING_AFTER_CLAIM: Duration = Duration::from_secs(1);
 /// How long it may take to say so.
 const PONG_WITHIN: Duration = Duration::from_secs(3);
@@ -42,6 +46,10 @@ impl Swarm {
         self.peers.prove(now, address.ip());
         let peers_max = self.config.peers_max;
         let links = self.peers.links;
+        let most = self.links_max(node);
+        // One that sits has a place: another goes.
+        let new = self.peers.table.get(&node).is_none_or(|peer| peer.link == Link::None);
+        let sits = new && links >= most && self.seats.ours && self.would_sit(node) && self.make_room(now);
         let Some(peer) = self
             .peers
             .learn(now, node, peers_max)
@@ -55,7 +63,7 @@ impl Swarm {
         }
         let dialled = peer.link != Link::None;
         if !dialled {
-            if links >= self.config.connections_max {
+            if links >= most && !sits {
                 peer.dial_after = now + REFUSED;
                 peer.refused = true;
                 self.actions.push_back(Action::Disconnect { peer: node });
@@ -85,9 +93,39 @@ impl Swarm {
         if let Some(list) = self.known_designated() {
             self.follow(node, list);
         }
+        self.tell_crowd(now, node);
         self.members_changed(now);
         let items = self.origin_items();
         self.claim(&items, Some(node));
+    }
+
+    /// How many connections there may be before one more to a node is refused: seats keep room for each other.
+    fn links_max(&self, node: NodeId) -> usize {
+        let most = self.config.connections_max;
+        if !self.seats.ours || self.would_sit(node) {
+            return most;
+        }
+        let seated = self.peers.up().filter(|(_, peer)| peer.seated).count();
+        most - (SEATS_MAX - 1).saturating_sub(seated).min(most / 2)
+    }
+
+    /// Closes a connection that is not in use to a node that does not sit. Returns whether there was one.
+    fn make_room(&mut self, now: Time) -> bool {
+        let idle = self
+            .peers
+            .up()
+            .filter(|(node, peer)| !peer.seated && peer.transfers == 0 && !self.serving.serves(*node))
+            .map(|(node, _)| node)
+            .next();
+        let Some(node) = idle else { return false };
+        self.actions.push_back(Action::Disconnect { peer: node });
+        self.handle_disconnected(now, node);
+        if let Some(peer) = self.peers.table.get_mut(&node) {
+            // It is as well as it was before.
+            peer.left = false;
+            peer.dial_after = now + REFUSED;
+        }
+        true
     }
 
     /// The designated list, if its contents are known and something of it is lacking.
@@ -105,10 +143,11 @@ impl Swarm {
         });
     }
 
-    pub(super) fn follow_everybody(&mut self, _now: Time, list: Digest) {
+    pub(super) fn follow_everybody(&mut self, now: Time, list: Digest) {
         let nodes: Vec<NodeId> = self.peers.up().map(|(node, _)| node).collect();
         for node in nodes {
             self.follow(node, list);
+            self.tell_crowd(now, node);
         }
     }
 
@@ -144,6 +183,9 @@ impl Swarm {
         peer.refused = brief && !peer.synced;
         peer.left = !peer.refused;
         peer.link = Link::None;
+        if peer.left {
+            peer.gone = Some(now);
+        }
         peer.follows.clear();
         peer.partial.clear();
         peer.claimed.clear();
@@ -207,7 +249,7 @@ impl Swarm {
     }
 
     pub(super) fn dial_soon(&mut self, now: Time) {
-        self.dial_at = Some(now);
+        self.dial_at = Some(self.dial_at.map_or(now, |at| at.min(now)));
     }
 
     /// Opens connections to those who have what is lacking, and to those who want the same.
@@ -219,6 +261,7 @@ impl Swarm {
         if !self.is_lacking() {
             return;
         }
+        self.look_at_seats(now);
         let lacking = self.lacking_bits();
         let Some(designated) = &self.designated else { return };
         let list = designated.list;
@@ -226,22 +269,27 @@ impl Swarm {
         let room = (self.config.connections_max * 3 / 4).max(1);
         let mut holders_up = 0;
         let mut holders: Vec<(u64, NodeId)> = Vec::new();
-        let mut wanters: Vec<(u64, NodeId)> = Vec::new();
+        let mut seats: Vec<(u64, NodeId)> = Vec::new();
+        let mut others: Vec<(u64, NodeId)> = Vec::new();
+        let (mut seats_linked, mut others_linked) = (0, 0);
+        let us = self.config.node;
         let mut later: Option<Time> = None;
         let mut put_off = |at: Time| later = Some(later.map_or(at, |other| other.min(at)));
         for (node, peer) in &mut self.peers.table {
             let holds = peer.holds.intersects(&lacking);
+            // Of those who told what they lack, only who lacks the same will have it.
+            let wants = peer.wants.intersects(&lacking) || peer.fetching.intersects(&lacking);
+            let useful = holds || wants || !peer.lacks_told;
             if peer.link != Link::None {
                 holders_up += usize::from(holds);
+                seats_linked += usize::from(peer.seated && useful);
+                others_linked += usize::from(!peer.seated && useful);
                 continue;
             }
             if peer.addresses.is_empty() {
                 continue;
             }
-            let crowds = peer.wants_all_of == Some(list)
-                || peer.wants.intersects(&lacking)
-                || peer.fetching.intersects(&lacking);
-            if !holds && !crowds {
+            if !holds && !wants && !peer.crowd && peer.wants_all_of != Some(list) {
                 continue;
             }
             if peer.dial_after > now {
@@ -253,17 +301,37 @@ impl Swarm {
                 continue;
             }
             let since = *peer.wanting_since.get_or_insert(now);
-            if self.config.node > *node && now < since + YIELD {
+            if us > *node && now < since + YIELD {
                 put_off(since + YIELD);
+            } else if peer.seated {
+                seats.push((mix(us.0 ^ node.0), *node));
             } else {
-                wanters.push((u64::MAX - rank(&list, u32::MAX, *node), *node));
+                others.push((mix(us.0 ^ node.0), *node));
             }
         }
         holders.sort_unstable();
         holders.truncate(HOLDERS_DIALLED_MAX.saturating_sub(holders_up));
-        wanters.sort_unstable();
-        wanters.truncate(MEMBERS_MAX);
-        for (_, node) in holders.into_iter().chain(wanters) {
+        // Those who sit connect to each other; everybody else to a few of them and to some others.
+        let ours = self.seats.are_ours(now);
+        let small = self.seats.nodes.len() < SEATS_MAX / 2;
+        let (seats_wanted, others_wanted) = match (ours, small) {
+            (true, true) => (SEATS_MAX, SEATS_MAX),
+            (true, false) => (SEATS_MAX, 0),
+            (false, _) => (SEATS_DIALLED, OTHERS_DIALLED),
+        };
+        seats.sort_unstable();
+        seats.truncate(seats_wanted.saturating_sub(seats_linked));
+        others.sort_unstable();
+        others.truncate(others_wanted.saturating_sub(others_linked));
+        for (_, node) in seats {
+            // They have to be connected: others make room.
+            if self.peers.links < room || (ours && self.make_room(now)) {
+                self.connect(now, node);
+            } else if ours {
+                put_off(now + YIELD);
+            }
+        }
+        for (_, node) in holders.into_iter().chain(others) {
             if self.peers.links >= room {
                 break;
             }
@@ -289,6 +357,7 @@ impl Swarm {
         let mut back = Vec::new();
         let mut pings = Vec::new();
         let mut knocks = Vec::new();
+        let mut silent = false;
         for (node, peer) in &mut self.peers.table {
             if peer.shunned.is_some_and(|until| until <= now) {
                 back.push(*node);
@@ -305,10 +374,13 @@ impl Swarm {
                 Link::Up { .. } => {
                     if peer.ping.is_some_and(|at| now.since(at) >= PONG_WITHIN) {
                         close.push((*node, "is silent"));
+                    } else if peer.seated && is_silent(now, peer) {
+                        silent = true;
                     } else if is_idle(now, peer) && !self.serving.serves(*node) {
                         close.push((*node, ""));
                     } else if lacking && peer.ping.is_none() {
-                        let after = if peer.claims > 0 { PING_AFTER_CLAIM } else { PING_AFTER };
+                        let waited_for = peer.claims > 0 || peer.seated;
+                        let after = if waited_for { PING_AFTER_CLAIM } else { PING_AFTER };
                         if now.since(peer.heard.max(peer.delivered)) >= after {
                             peer.ping = Some(now);
                             pings.push(*node);
@@ -316,6 +388,9 @@ impl Swarm {
                     }
                 }
             }
+        }
+        if silent {
+            self.members_changed(now);
         }
         for node in back {
             if let Some(peer) = self.peers.table.get_mut(&node) {

@@ -71,6 +71,9 @@ impl Swarm {
             Message::HaveOfList { list, contents } => self.handle_have_of_list(now, node, &list, &contents),
             Message::Have { items } => self.handle_have(now, node, &items),
             Message::Fetching { items } => self.handle_fetching(now, node, &items),
+            Message::Crowd { list, lacks, members } => {
+                self.handle_crowd(now, node, &list, lacks.as_ref(), &members);
+            }
             Message::Ping { nonce } => self.actions.push_back(Action::Send {
                 peer: node,
                 message: Message::Pong { nonce },
@@ -207,6 +210,7 @@ impl Swarm {
                 self.origin.observe(now.since(since));
                 peer.claims = peer.claims.saturating_sub(1);
                 self.items.at_mut(item).claim = None;
+                self.origin.scan_now(now);
             }
             if self.items.at(item).state == State::Idle {
                 let holders = self.items.holders(item);

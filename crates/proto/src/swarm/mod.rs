@@ -1,13 +1,15 @@
 //! The state machine: what is wanted, who has it, what is asked of whom, and what is given to others.
 //!
-//! Each file of this module is one concern of the one `Swarm`: `discovery` (existence requests and answers), `links`
-//! (connections), `knock` (who cannot be dialled dials), `distance` (who is far away), `listen` (what peers say of themselves), `announce` (what we say), `crowd` (whose share is what),
-//! `schedule` (what is fetched from where), `transfers` (how that goes), `serving` (what others fetch from us).
+//! Each file of this module is one concern of the one `Swarm`: `discovery` (existence requests), `answers` (those of others,
+//! and what comes back), `links` (connections), `knock` (who cannot be dialled dials), `distance` (who is far away), `listen`
+//! (what peers say of themselves), `announce` (what we say), `seats` (who fetches for a crowd), `crowd` (whose share is
+//! what), `schedule` (what is fetched from where), `transfers` (how that goes), `serving` (what others fetch from us).
 //!
 //! Goals: everything arrives as long as the origin works, whatever peers do; peers first; the origin about once for a
 //! crowd. Non-goal: truth of what peers say. Every word of theirs is a hint, and costs at most one short deadline.
 
 mod announce;
+mod answers;
 mod contents;
 mod crowd;
 mod discovery;
@@ -20,6 +22,7 @@ mod listen;
 mod meter;
 mod peers;
 mod schedule;
+mod seats;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -39,6 +42,7 @@ use freshness::Freshness;
 use items::{Items, State};
 use peers::Peers;
 use schedule::Origin;
+use seats::Seats;
 use serving::Serving;
 use transfers::Transfer;
 
@@ -65,6 +69,7 @@ pub struct Swarm {
     peers: Peers,
     fresh: Freshness,
     discovery: Discovery,
+    seats: Seats,
     designated: Option<Designated>,
     transfers: BTreeMap<TransferId, Transfer>,
     next_transfer: u64,
@@ -74,8 +79,6 @@ pub struct Swarm {
     news: announce::News,
     /// Grows when the members of a crowd may have changed.
     members_version: u64,
-    /// Members of the last crowd that was looked at, this node among them.
-    crowd: usize,
     /// Peers should be looked through for ones to dial.
     dial_at: Option<Time>,
     tick_at: Option<Time>,
@@ -126,6 +129,7 @@ impl Swarm {
             items: Items::default(),
             peers: Peers::default(),
             fresh: Freshness::default(),
+            seats: Seats::default(),
             designated: None,
             transfers: BTreeMap::new(),
             next_transfer: 1,
@@ -134,7 +138,6 @@ impl Swarm {
             serving: Serving::default(),
             news: announce::News::default(),
             members_version: 0,
-            crowd: 1,
             dial_at: None,
             tick_at: None,
             counters: Counters::default(),
@@ -146,7 +149,7 @@ impl Swarm {
         // These come for every chunk and make nothing possible that is not possible a tick later.
         let plan = !matches!(input, Input::Progress { .. } | Input::Stored { .. });
         match input {
-            Input::Datagram { from, bytes, .. } => self.handle_datagram(now, from, bytes),
+            Input::Datagram { from, multicast, bytes } => self.handle_datagram(now, from, multicast, bytes),
             Input::Paths(paths) => self.handle_paths(now, paths),
             Input::Neighbours { neighbours, population } => self.handle_neighbours(now, neighbours, population),
             Input::Sharing(nodes) => self.handle_sharing(now, &nodes),
@@ -189,6 +192,7 @@ impl Swarm {
     pub fn deadline(&self) -> Option<Time> {
         [
             self.discovery.deadline(),
+            self.seats.deadline(),
             self.news.flush_at,
             self.dial_at,
             self.origin.scan_at,
@@ -215,6 +219,7 @@ impl Swarm {
             self.tick_links(now);
         }
         self.dial(now);
+        self.tell_seats(now);
         let due = self.origin.scan_at.is_some_and(|at| at <= now);
         if plan || tick || due {
             self.schedule(now, tick);
@@ -249,6 +254,7 @@ impl Swarm {
         self.items.clear();
         self.origin.restart(now);
         self.discovery.restart();
+        self.leave_seats(now);
         self.members_changed(now);
         let before = self.designated.take();
         if let Some((digest, size)) = list {
@@ -483,6 +489,7 @@ impl Swarm {
             }
             Kind::Many { chunks: None, .. } => return,
         };
+        self.seats.moved = now;
         let item = self.items.covering(ix, chunk);
         self.transfer_stored(now, transfer, item);
         let mut done = whole;

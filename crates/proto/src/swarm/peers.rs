@@ -52,6 +52,16 @@ pub(super) struct Peer {
     pub(super) synced: bool,
     /// It takes and does not give: nothing is its share.
     pub(super) takes_only: bool,
+    /// It said that it wants the designated list, or somebody said so of it.
+    pub(super) crowd: bool,
+    /// What it lacks of the designated list is known.
+    pub(super) lacks_told: bool,
+    /// It sits in a seat by the last look: not forgotten for want of room.
+    pub(super) seated: bool,
+    /// It spoke on a connection at this time, ours or that of a peer who says so.
+    pub(super) vouched: Option<Time>,
+    /// Its connection to us ended at this time: what others heard of it before says nothing.
+    pub(super) gone: Option<Time>,
     /// When it was first heard to want what we want.
     pub(super) wanting_since: Option<Time>,
 
@@ -120,6 +130,11 @@ impl Peer {
             follows: BTreeSet::new(),
             synced: false,
             takes_only: false,
+            crowd: false,
+            lacks_told: false,
+            seated: false,
+            vouched: None,
+            gone: None,
             wanting_since: None,
             shunned: None,
             rest_until: Time::ZERO,
@@ -148,6 +163,14 @@ impl Peer {
 
     pub(super) const fn is_up(&self) -> bool {
         matches!(self.link, Link::Up { .. })
+    }
+
+    /// When it last spoke on a connection, as far as is known.
+    pub(super) fn alive(&self) -> Option<Time> {
+        if self.is_up() {
+            return Some(self.heard.max(self.delivered));
+        }
+        self.vouched.filter(|at| self.gone.is_none_or(|gone| *at > gone))
     }
 
     /// Puts an address in front.
@@ -196,14 +219,15 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// The peer, made if there is room: the one that was silent for longest and is neither connected nor a neighbour goes.
+    /// The peer, made if there is room: of those that are neither connected nor neighbours, one without a seat that was
+    /// silent for longest goes.
     pub(super) fn learn(&mut self, now: Time, node: NodeId, peers_max: usize) -> Option<&mut Peer> {
         if !self.table.contains_key(&node) && self.table.len() >= peers_max {
             let oldest = self
                 .table
                 .iter()
                 .filter(|(_, peer)| peer.link == Link::None && !peer.neighbour)
-                .min_by_key(|(_, peer)| peer.heard)
+                .min_by_key(|(_, peer)| (peer.seated, peer.heard))
                 .map(|(node, _)| *node)?;
             self.table.remove(&oldest);
         }

@@ -15,12 +15,9 @@ use crate::message::WANTS_MAX;
 use crate::random::mix;
 
 /// About how many bytes one transfer asks for.
-const BUNDLE_BYTES: u64 = 1 << 20;
+pub(super) const BUNDLE_BYTES: u64 = 1 << 20;
 /// From an origin that is fast and not shared, at most.
 const BUNDLE_BYTES_MAX: u64 = 4 << 20;
-/// Transfers from the origin at a time, of all members of a crowd together: they share one uplink, and what is under way
-/// at many members at once comes slowly to each.
-const CROWD_TRANSFERS: usize = 16;
 /// What is taken for the throughput of a peer that was not measured yet, in bytes a second.
 const RATE_UNKNOWN: u64 = 50 << 20;
 
@@ -51,6 +48,11 @@ impl Origin {
     /// Somebody took so long to fetch an item.
     pub(super) fn observe(&mut self, span: Duration) {
         self.pace = (self.pace * 4 / 5).max(span.min(Duration::from_secs(60)));
+    }
+
+    /// How long one item took from the origin lately; zero if that is not known.
+    pub(super) const fn usual_pace(&self) -> Duration {
+        self.pace
     }
 
     /// How long one item takes from the origin: what was seen, or more if it takes longer now.
@@ -205,11 +207,16 @@ impl Swarm {
             self.origin.scan_at = Some(self.origin.backoff_until);
             return;
         }
+        if let Some(until) = self.stands_back(now) {
+            self.origin.scan_at = Some(until);
+            return;
+        }
         let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 4);
         let mut next: Option<Time> = None;
         let mut bundle = Bundle::default();
         let arriving = self.arriving(now);
         let unheld: Vec<ItemIx> = self.items.unheld().collect();
+        let room = self.room_at_origin(now, &unheld);
         for item in unheld {
             if self.origin.transfers >= self.config.origin_transfers_max
                 || self.in_flight_bytes + bundle.bytes >= self.config.in_flight_bytes_max
@@ -223,8 +230,9 @@ impl Swarm {
                     continue;
                 }
             };
-            if why == Why::MyShare && self.origin.transfers >= (CROWD_TRANSFERS / self.crowd.max(1)).max(1) {
-                break;
+            if why == Why::MyShare && self.origin.transfers >= room {
+                // What others said that they fetch is looked after all the same.
+                continue;
             }
             let wants = self.items.wants(&self.contents, item).len();
             let target = if why == Why::NobodyAnswered {

@@ -45,6 +45,11 @@ impl Transfer {
         now.since(self.started)
     }
 
+    /// Bytes that have not come yet.
+    pub(super) const fn left(&self) -> u64 {
+        self.bytes - self.received
+    }
+
     /// Whether less than a quarter of it has come.
     pub(super) const fn is_young(&self) -> bool {
         self.received < self.bytes / 4

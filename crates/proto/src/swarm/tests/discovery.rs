@@ -115,7 +115,7 @@ fn few_holders_among_many_nodes_are_found_before_the_origin_is_asked() {
     };
     assert!(thresholds(&us).iter().all(|threshold| *threshold < 1_000));
     us.out.clear();
-    us.pass(millis(51));
+    us.pass(millis(71));
     assert!(us.fetches().is_empty(), "not yet");
     assert!(thresholds(&us).contains(&u16::MAX), "now everybody is to answer");
     us.pass(millis(51));

@@ -179,7 +179,12 @@ impl Harness {
     }
 
     /// A datagram of another node.
-    pub(super) fn datagram(&mut self, n: u64, mut bytes: Vec<u8>) {
+    pub(super) fn datagram(&mut self, n: u64, bytes: Vec<u8>) {
+        self.datagram_to(n, false, bytes);
+    }
+
+    /// A datagram of another node, to a group or to this one.
+    pub(super) fn datagram_to(&mut self, n: u64, multicast: bool, mut bytes: Vec<u8>) {
         self.seq += 1;
         let header = Header {
             sender: NodeId(n),
@@ -190,7 +195,7 @@ impl Harness {
         seal_header(&mut bytes, &header);
         self.give(Input::Datagram {
             from: address(NodeId(n)),
-            multicast: false,
+            multicast,
             bytes: &bytes,
         });
     }

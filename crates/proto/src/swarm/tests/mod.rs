@@ -5,6 +5,7 @@ mod discovery;
 mod harness;
 mod hostile;
 mod reach;
+mod seats;
 mod serving;
 mod sources;
 mod taking;
