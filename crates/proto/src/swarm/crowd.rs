@@ -8,7 +8,7 @@
 //! Guarantee: every part is this node's own at the latest when `LOST_MAX` others missed their deadline with it. Limit:
 //! nodes whose views differ and who do not hear each other fetch a part more than once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use potluck_model::trace::{Source, Why};
@@ -26,11 +26,12 @@ use crate::random::rank;
 
 /// The most members of a crowd.
 pub(super) const MEMBERS_MAX: usize = 12;
-/// Bytes under way from the origin to all members together, at most: enough to keep an uplink of 1 Gbit/s and 100 ms busy;
-const CROWD_BYTES_MAX: u64 = MEMBERS_MAX as u64 * BUNDLE_BYTES;
-/// and what comes in about `CROWD_PACE` at least, so that no part is long under way while others wait for it.
-const CROWD_BYTES_MIN: u64 = 4 * BUNDLE_BYTES;
-const CROWD_PACE: Duration = Duration::from_millis(500);
+/// Bytes under way from the origin to all members together: enough to keep an uplink of 1 Gbit/s and 100 ms busy.
+const CROWD_BYTES: u64 = MEMBERS_MAX as u64 * BUNDLE_BYTES;
+/// What one that says that it is fetching more counts for.
+const CLAIM_COUNTS_MAX: u64 = 2 * BUNDLE_BYTES;
+/// What one may say that it is fetching at a time: what comes beyond that is not believed.
+pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
 /// How long a peer that said it holds or is fetching something may take to connect before the origin is asked.
 const HOLDER_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 const FETCHER_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
@@ -236,7 +237,9 @@ impl Swarm {
         let mut members: Vec<NodeId> = self.seats.nodes.iter().copied().filter(wants).collect();
         // What this node fetches and does not pass on, somebody else has to fetch again.
         if self.gives() && self.seats.are_ours(now) {
-            members.insert(self.seats.nearer.min(members.len()), self.config.node);
+            // One that stood back in vain does not wait behind those it waited for.
+            let place = if self.seats.ours { self.seats.nearer } else { 0 };
+            members.insert(place.min(members.len()), self.config.node);
         }
         members.truncate(MEMBERS_MAX);
         members.extend(self.seats.strangers.iter().copied().filter(wants));
@@ -262,28 +265,32 @@ impl Swarm {
             .map(Transfer::left)
             .sum();
         let mut waiting: BTreeSet<NodeId> = BTreeSet::new();
-        let mut fetching: BTreeSet<NodeId> = BTreeSet::new();
+        let mut fetching: BTreeMap<NodeId, u64> = BTreeMap::new();
         for item in unheld {
             let entry = self.items.at(*item);
             if let Some((node, _)) = entry.claim {
-                bytes += entry.bytes;
-                fetching.insert(node);
+                *fetching.entry(node).or_default() += entry.bytes;
             } else {
                 waiting.insert(self.owner(now, *item).0);
             }
         }
-        let most = crowd_bytes(self.origin.usual_pace());
-        if bytes > most / 2 {
+        // However much one says that it fetches.
+        bytes += fetching.values().map(|bytes| bytes.min(&CLAIM_COUNTS_MAX)).sum::<u64>();
+        let own = self.origin.transfers;
+        if fetching.len() + usize::from(own > 0) >= MEMBERS_MAX {
             self.seats.busy_at = Some(now);
         }
-        let own = self.origin.transfers;
         // Others that may begin at this moment, too: those that come first, or all, for what is not the first.
         let ahead = waiting
             .iter()
-            .filter(|node| **node != us && !fetching.contains(node))
+            .filter(|node| **node != us && !fetching.contains_key(node))
             .filter(|node| own > 0 || self.comes_before_us(**node))
             .count() as u64;
-        let free = most.saturating_sub(bytes + ahead * BUNDLE_BYTES);
+        if own == 0 && ahead == 0 {
+            // Whatever others say, the nearest that waits begins.
+            return 1;
+        }
+        let free = CROWD_BYTES.saturating_sub(bytes + ahead * BUNDLE_BYTES);
         own + free.div_ceil(BUNDLE_BYTES) as usize
     }
 
@@ -336,17 +343,6 @@ impl Swarm {
             }
         }
     }
-}
-
-/// Bytes that all members together may have under way, if a part takes so long when there are `CROWD_BYTES_MAX`.
-fn crowd_bytes(pace: Duration) -> u64 {
-    if pace.is_zero() {
-        return CROWD_BYTES_MAX / 2;
-    }
-    let bytes = u128::from(CROWD_BYTES_MAX) * CROWD_PACE.as_micros() / pace.as_micros();
-    u64::try_from(bytes)
-        .unwrap_or(CROWD_BYTES_MAX)
-        .clamp(CROWD_BYTES_MIN, CROWD_BYTES_MAX)
 }
 
 /// Whether a connected peer was asked whether it is there, and has not said so for long enough to go on without it.

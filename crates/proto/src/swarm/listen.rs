@@ -4,6 +4,7 @@ use potluck_model::{Digest, NodeId, Time};
 
 use super::Swarm;
 use super::contents::{Contents, Ix, Kind};
+use super::crowd::CLAIM_BYTES_MAX;
 use super::items::{ItemIx, Items, State};
 use super::peers::{FOLLOWS_MAX, PARTIALS_MAX, Peer};
 use crate::bits::Bits;
@@ -255,6 +256,10 @@ impl Swarm {
             let part = |node| rank(&digest, entry.first, node);
             let before = entry.claim.map(|(other, _)| other);
             if before.is_some_and(|other| part(other) >= part(node)) {
+                continue;
+            }
+            let claims = self.peers.table.get(&node).map_or(0, |peer| u64::from(peer.claims));
+            if claims * entry.bytes > CLAIM_BYTES_MAX {
                 continue;
             }
             entry.claim = Some((node, now));

@@ -50,11 +50,6 @@ impl Origin {
         self.pace = (self.pace * 4 / 5).max(span.min(Duration::from_secs(60)));
     }
 
-    /// How long one item took from the origin lately; zero if that is not known.
-    pub(super) const fn usual_pace(&self) -> Duration {
-        self.pace
-    }
-
     /// How long one item takes from the origin: what was seen, or more if it takes longer now.
     pub(super) fn pace(&self, now: Time, transfers: &BTreeMap<TransferId, Transfer>) -> Duration {
         transfers

@@ -4,7 +4,7 @@ use std::time::Duration;
 use potluck_model::NodeId;
 use potluck_model::trace::{Source, Why};
 
-use super::harness::{Harness, KEY, digest, files, list, millis};
+use super::harness::{Fetch, Harness, KEY, digest, files, list, millis};
 use crate::datagram::{Asking, Lacks, encode_requests};
 use crate::identifier::Identifier;
 use crate::interface::Action;
@@ -131,20 +131,26 @@ fn an_owner_that_says_it_is_fetching_gets_longer() {
         },
     );
     us.pass(millis(60));
-    let mut own = fetch_own_share(&mut us);
-    assert!(!own.contains_key(&5), "whoever's share it is by rank");
+    let mut pending = us.fetches();
     for n in 0..4 {
         us.pass(Duration::from_secs(2));
         us.message(1, Message::Pong { nonce: n });
-        own.extend(fetch_own_share(&mut us));
+        pending.extend(us.fetches());
     }
-    assert!(!own.contains_key(&5));
-    for n in 0..10 {
+    let wants = |fetch: &Fetch| fetch.wants.iter().any(|want| want.first == 5);
+    assert!(
+        !pending.iter().any(wants),
+        "whoever's share it is by rank: the origin is slow for all"
+    );
+    for fetch in pending {
+        us.deliver(&fetch);
+    }
+    for n in 0..40 {
         us.pass(Duration::from_secs(1));
         us.message(1, Message::Pong { nonce: n });
-        own.extend(fetch_own_share(&mut us));
+        fetch_own_share(&mut us);
     }
-    assert_eq!(own.len(), 64, "but not for ever");
+    assert_eq!(us.completes(), 1, "but not for ever");
 }
 
 #[test]
@@ -238,4 +244,30 @@ fn only_the_smaller_of_two_that_want_the_same_dials_at_once() {
     us.pass(millis(400));
     assert_eq!(dials(&us), 2, "it did not dial");
     assert!(std::mem::size_of::<Swarm>() < 4_096);
+}
+
+#[test]
+fn who_says_that_it_fetches_everything_is_not_believed_and_stops_nobody() {
+    let mut us = Harness::among(&[]);
+    crowd_of(&mut us);
+    us.out.clear();
+    wanter(&mut us, 1);
+    us.message(
+        1,
+        Message::Fetching {
+            items: vec![HaveItem {
+                content: digest(1_000),
+                chunks: Runs::all(64),
+            }],
+        },
+    );
+    us.pass(millis(60));
+    let own = fetch_own_share(&mut us);
+    assert!(own.len() > 15, "{} of 64", own.len());
+    for n in 0..20 {
+        us.pass(Duration::from_secs(1));
+        us.message(1, Message::Pong { nonce: n });
+        fetch_own_share(&mut us);
+    }
+    assert_eq!(us.completes(), 1);
 }
