@@ -36,6 +36,15 @@ impl Bits {
         self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
     }
 
+    /// How many are in both.
+    pub(crate) fn count_common(&self, other: &Self) -> usize {
+        self.0
+            .iter()
+            .zip(&other.0)
+            .map(|(a, b)| (a & b).count_ones() as usize)
+            .sum()
+    }
+
     pub(crate) fn remove(&mut self, other: &Self) {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a &= !b;
@@ -72,6 +81,10 @@ mod tests {
         bits.clear(9_999);
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 64, 130]);
         assert_eq!(bits.count(), 3);
+        let mut other = Bits::default();
+        other.set(64);
+        other.set(65);
+        assert_eq!(bits.count_common(&other), 1);
         assert!(bits.get(130) && !bits.get(63) && !bits.get(9_999));
     }
 }

@@ -173,6 +173,13 @@ impl Swarm {
         // Who takes only says that it has nothing, so that nobody waits for it to say so.
         let contents = if self.gives() { Runs::of(held) } else { Runs::default() };
         let mut items = Vec::new();
+        // Who does not know the list yet cannot read the rest, but can fetch the list.
+        if self.gives() && self.contents.at(list.ix).held {
+            items.push(HaveItem {
+                content: *digest,
+                chunks: Runs::all(1),
+            });
+        }
         for ix in list.contents.iter().filter(|_| self.gives()) {
             let content = self.contents.at(*ix);
             let Kind::Many { chunk_list, .. } = content.kind else {

@@ -36,19 +36,28 @@ pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
 const HOLDER_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 const FETCHER_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a connected peer may take to say what it holds and is fetching.
-const SYNCS_WITHIN: Duration = Duration::from_millis(250);
-/// How long an owner that does not even say that it is fetching is waited for.
+const SYNCS_WITHIN: Duration = Duration::from_secs(1);
+/// How long an owner is waited for of which nothing is heard.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one that has fetched something and now fetches nothing at all may leave its share lying while there is room at
+/// the origin: it takes others for the owners.
+const PATIENCE_IDLE: Duration = Duration::from_millis(400);
+/// For how long at least an item must have been waited for before others than its owner take it.
+const LEFT_LYING: Duration = Duration::from_millis(300);
+/// How often it is looked whether an owner still has others of its parts to fetch first.
+const LOOK_AGAIN: Duration = Duration::from_millis(400);
 /// How long one that is fetching is waited for while nobody knows how long that takes: the origin may be slow for all.
 const PATIENCE_FETCHING: Duration = Duration::from_secs(10);
 /// Who does not say for so long that it is there, has no share; it may come back.
 const SILENT: Duration = Duration::from_millis(1_500);
+/// Whose peers hold so many of the contents that it lacks has come late to the crowd.
+const UNDER_WAY_MIN: usize = 16;
 /// How long a member that missed two deadlines is none.
 const SEAT_LOST: Duration = Duration::from_secs(60);
 
 impl Swarm {
     /// Whether an item may be fetched from the origin now, and why; else when to look again.
-    pub(super) fn turn(&mut self, now: Time, item: ItemIx, arriving: &[NodeId]) -> Result<Why, Time> {
+    pub(super) fn turn(&mut self, now: Time, item: ItemIx, arriving: &[NodeId], under_way: bool) -> Result<Why, Time> {
         let entry = self.items.at(item);
         if entry.origin_after > now {
             return Err(entry.origin_after);
@@ -56,7 +65,7 @@ impl Swarm {
         if let Some(until) = self.discovery.settles_at().filter(|at| *at > now) {
             return Err(until);
         }
-        if let Some(until) = self.prospect(now, item, arriving) {
+        if let Some(until) = self.prospect(now, item, arriving, under_way) {
             return Err(until);
         }
         if let Some((node, since)) = self.items.at(item).claim {
@@ -67,29 +76,24 @@ impl Swarm {
                     if deadline > now {
                         return Err(deadline);
                     }
-                    self.lose_seat(now, node, item);
+                    self.lose_seat(now, node, item, true);
                 }
-                None => {
-                    self.items.at_mut(item).claim = None;
-                    if let Some(peer) = self.peers.table.get_mut(&node) {
-                        peer.claims = peer.claims.saturating_sub(1);
-                    }
-                }
+                None => self.put_claim(item, None),
             }
         }
+        if self.items.at(item).ours {
+            // Others were told so and count on it, whoever ranks highest by now.
+            return Ok(self.why_ours(item, true));
+        }
         let us = self.config.node;
+        // Who passes nothing on leaves to others what it can.
+        let gives = self.gives();
         loop {
             let (owner, crowd) = self.owner(now, item);
-            let entry = self.items.at_mut(item);
             if owner == us {
-                return Ok(if entry.peer_failed {
-                    Why::PeerFailed
-                } else if crowd {
-                    Why::MyShare
-                } else {
-                    Why::NobodyAnswered
-                });
+                return Ok(self.why_ours(item, crowd));
             }
+            let entry = self.items.at_mut(item);
             let since = match entry.wait {
                 Some((node, since)) if node == owner => since,
                 _ => {
@@ -97,23 +101,52 @@ impl Swarm {
                     now
                 }
             };
-            let deadline = match self.peers.table.get(&owner) {
-                // While others keep the uplink busy, it waits for its turn.
-                Some(peer) => {
-                    let since = since.max(peer.seat_progress);
-                    self.seats.busy_at.map_or(since, |at| at.max(since)) + self.patience(now, peer)
-                }
-                None => now,
+            let Some(peer) = self.peers.table.get(&owner) else {
+                self.lose_seat(now, owner, item, true);
+                continue;
             };
+            // A share that is left lying by one who is there is a difference of views, and no fault.
+            let idles = gives && peer.begun && peer.is_up() && peer.synced && peer.claims == 0;
+            let patience = if idles { PATIENCE_IDLE } else { self.patience(now, peer) };
+            // While others keep the uplink busy, it waits for its turn.
+            let since = since.max(peer.seat_progress);
+            let deadline = self.seats.busy_at.map_or(since, |at| at.max(since)) + patience;
             if deadline > now {
-                return Err(deadline);
+                return Err(if peer.claims > 0 {
+                    deadline.min(now + LOOK_AGAIN)
+                } else {
+                    deadline
+                });
             }
-            self.lose_seat(now, owner, item);
+            self.lose_seat(now, owner, item, !idles);
         }
     }
 
-    /// Somebody who said that it has an item is about to be connected: until when to wait for that.
-    fn prospect(&self, now: Time, item: ItemIx, arriving: &[NodeId]) -> Option<Time> {
+    fn why_ours(&self, item: ItemIx, crowd: bool) -> Why {
+        if self.items.at(item).peer_failed {
+            Why::PeerFailed
+        } else if crowd {
+            Why::MyShare
+        } else {
+            Why::NobodyAnswered
+        }
+    }
+
+    /// Notes who is fetching an item by its own word, or that nobody is any more.
+    pub(super) fn put_claim(&mut self, item: ItemIx, claim: Option<(NodeId, Time)>) {
+        let before = std::mem::replace(&mut self.items.at_mut(item).claim, claim);
+        if let Some(peer) = before.and_then(|(node, _)| self.peers.table.get_mut(&node)) {
+            peer.claims = peer.claims.saturating_sub(1);
+        }
+        if let Some(peer) = claim.and_then(|(node, _)| self.peers.table.get_mut(&node)) {
+            peer.claims += 1;
+            peer.begun = true;
+        }
+    }
+
+    /// Somebody who said that it has an item is about to be connected: until when to wait for that. In a crowd that has just
+    /// begun nobody has fetched anything, and ranks say enough.
+    fn prospect(&self, now: Time, item: ItemIx, arriving: &[NodeId], under_way: bool) -> Option<Time> {
         let item = self.items.at(item);
         let file = match self.contents.at(item.content).kind {
             Kind::One { of: Some(of) } => of,
@@ -126,7 +159,8 @@ impl Swarm {
             .filter_map(|node| {
                 let peer = self.peers.table.get(node)?;
                 let holds = said(&peer.holds);
-                if !holds && !said(&peer.fetching) {
+                let fetches = under_way && said(&peer.fetching);
+                if !holds && !fetches {
                     return None;
                 }
                 let until = match peer.link {
@@ -140,6 +174,16 @@ impl Swarm {
                 (until > now).then_some(until)
             })
             .max()
+    }
+
+    /// Whether some peer holds enough of what is lacked for others to have fetched before this node came.
+    pub(super) fn is_under_way(&self) -> bool {
+        let lacking = self.lacking_bits();
+        let many = (lacking.count() / 8).max(UNDER_WAY_MIN);
+        self.peers
+            .table
+            .values()
+            .any(|peer| !peer.partial.is_empty() || peer.holds.count_common(&lacking) >= many)
     }
 
     /// Peers that are being dialled, or have not said yet what they hold.
@@ -170,15 +214,15 @@ impl Swarm {
         }
     }
 
-    fn lose_seat(&mut self, now: Time, node: NodeId, item: ItemIx) {
+    fn lose_seat(&mut self, now: Time, node: NodeId, item: ItemIx, missed: bool) {
         let entry = self.items.at_mut(item);
         entry.lost.push(node);
         entry.owner = None;
         entry.wait = None;
         if entry.claim.is_some_and(|(claimer, _)| claimer == node) {
-            entry.claim = None;
+            self.put_claim(item, None);
         }
-        let Some(peer) = self.peers.table.get_mut(&node) else {
+        let Some(peer) = self.peers.table.get_mut(&node).filter(|_| missed) else {
             return;
         };
         // All that it let lie at one time is one missed deadline.
@@ -220,6 +264,33 @@ impl Swarm {
             self.items.at_mut(item).owner = Some((self.members_version, owner));
         }
         (owner, crowd)
+    }
+
+    /// Whether the owner of an item that nobody has said to be fetching is busy with others.
+    pub(super) fn is_left_lying(&self, now: Time, item: ItemIx) -> bool {
+        let item = self.items.at(item);
+        item.claim.is_none()
+            && item.origin_after <= now
+            && item.wait.is_some_and(|(owner, since)| {
+                now.since(since) >= LEFT_LYING && self.peers.table.get(&owner).is_some_and(|peer| peer.claims > 0)
+            })
+    }
+
+    /// How many others would take an item before this node does, if its owner does not; none: this node is no member.
+    pub(super) fn heirs_before(&self, now: Time, item: ItemIx) -> Option<u32> {
+        let us = self.config.node;
+        let entry = self.items.at(item);
+        let owner = entry.wait.map(|(owner, _)| owner);
+        let digest = self.contents.at(entry.content).digest;
+        let ours = rank(&digest, entry.first, us);
+        let members = self.members(now, entry.content);
+        if !members.contains(&us) {
+            return None;
+        }
+        let heirs = members
+            .iter()
+            .filter(|node| Some(**node) != owner && !entry.lost.contains(node));
+        Some(heirs.filter(|node| rank(&digest, entry.first, **node) > ours).count() as u32)
     }
 
     /// Those in the seats that want a content, this node perhaps among them, and those of other lists that want it, too.
@@ -337,9 +408,8 @@ impl Swarm {
     /// A peer is gone, and so is what it was fetching.
     pub(super) fn drop_claims_of(&mut self, node: NodeId) {
         for item in self.items.all() {
-            let item = self.items.at_mut(item);
-            if item.claim.is_some_and(|(claimer, _)| claimer == node) {
-                item.claim = None;
+            if self.items.at(item).claim.is_some_and(|(claimer, _)| claimer == node) {
+                self.put_claim(item, None);
             }
         }
     }

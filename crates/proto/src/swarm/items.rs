@@ -42,6 +42,8 @@ pub(super) struct Item {
     pub(super) lost: Vec<NodeId>,
     /// Who says that it is fetching it from the origin, and since when.
     pub(super) claim: Option<(NodeId, Time)>,
+    /// This node has told others that it fetches it from the origin.
+    pub(super) ours: bool,
     /// Owner, as of a version of the members.
     pub(super) owner: Option<(u64, NodeId)>,
 }
@@ -102,6 +104,7 @@ impl Items {
             wait: None,
             lost: Vec::new(),
             claim: None,
+            ours: false,
             owner: None,
         });
         self.of.entry(content).or_default().push(ix);

@@ -90,7 +90,7 @@ impl Swarm {
         peer.delivered = now;
         self.measure_distance(now, node);
         self.add_to_holders(node);
-        if let Some(list) = self.known_designated() {
+        if let Some(list) = self.lacked_list() {
             self.follow(node, list);
         }
         self.tell_crowd(now, node);
@@ -128,11 +128,11 @@ impl Swarm {
         true
     }
 
-    /// The designated list, if its contents are known and something of it is lacking.
-    fn known_designated(&self) -> Option<Digest> {
+    /// The designated list, if it or something of it is lacking.
+    fn lacked_list(&self) -> Option<Digest> {
         self.designated
             .as_ref()
-            .filter(|designated| designated.known && !designated.complete)
+            .filter(|designated| !designated.complete)
             .map(|designated| designated.list)
     }
 
@@ -233,6 +233,8 @@ impl Swarm {
 
     pub(super) fn take_from_holders(&mut self, node: NodeId) {
         self.change_holders(node, |holders| holders.saturating_sub(1));
+        // What was left to it is asked of others.
+        self.peers_changed();
     }
 
     fn change_holders(&mut self, node: NodeId, change: impl Fn(u32) -> u32) {

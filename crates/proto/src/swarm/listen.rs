@@ -120,6 +120,7 @@ impl Swarm {
             && !peer.synced
         {
             peer.synced = true;
+            peer.seat_progress = now;
             self.origin.scan_now(now);
         }
     }
@@ -229,9 +230,15 @@ impl Swarm {
                 return;
             };
             peer.fetching.set(ix.0);
-            let parts_unknown = matches!(self.contents.at(ix).kind, Kind::Many { chunks: None, .. });
-            if parts_unknown && peer.claimed.len() < PARTIALS_MAX {
-                peer.claimed.insert(ix, claim.chunks.clone());
+            let content = self.contents.at(ix);
+            let parts_unknown = matches!(content.kind, Kind::Many { chunks: None, .. });
+            let fits = claim.chunks.end() <= u64::from(content.chunks_max());
+            let room = peer.claimed.len() < PARTIALS_MAX || peer.claimed.contains_key(&ix);
+            if parts_unknown && fits && room {
+                let claimed = peer.claimed.entry(ix).or_default();
+                for chunk in claim.chunks.iter() {
+                    claimed.set(chunk);
+                }
             }
             self.take_claim(now, node, ix, &claim.chunks);
         }
@@ -248,7 +255,7 @@ impl Swarm {
             .flat_map(|(first, count)| self.items.overlapping(ix, *first, *count).to_vec())
             .collect();
         for item in items {
-            let entry = self.items.at_mut(item);
+            let entry = self.items.at(item);
             if entry.state == State::Done || entry.lost.contains(&node) {
                 continue;
             }
@@ -262,13 +269,7 @@ impl Swarm {
             if claims * entry.bytes > CLAIM_BYTES_MAX {
                 continue;
             }
-            entry.claim = Some((node, now));
-            if let Some(other) = before.and_then(|other| self.peers.table.get_mut(&other)) {
-                other.claims = other.claims.saturating_sub(1);
-            }
-            if let Some(peer) = self.peers.table.get_mut(&node) {
-                peer.claims += 1;
-            }
+            self.put_claim(item, Some((node, now)));
         }
     }
 
@@ -278,7 +279,7 @@ impl Swarm {
             .peers
             .table
             .iter_mut()
-            .filter_map(|(node, peer)| Some((*node, peer.claimed.remove(&ix)?)))
+            .filter_map(|(node, peer)| Some((*node, Runs::of(peer.claimed.remove(&ix)?.iter()))))
             .collect();
         for (node, chunks) in claims {
             self.take_claim(now, node, ix, &chunks);

@@ -44,6 +44,11 @@ impl Meter {
         self.rate
     }
 
+    /// Bytes that come in so long, if known.
+    pub(super) fn bytes_in(&self, span: Duration) -> Option<u64> {
+        Some(self.rate?.saturating_mul(span.as_millis() as u64) / 1_000)
+    }
+
     /// How long so many bytes take.
     pub(super) fn time_for(&self, bytes: u64) -> Option<Duration> {
         let rate = self.rate?.max(1);

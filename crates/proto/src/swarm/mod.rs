@@ -40,6 +40,7 @@ use contents::{Chunks, Contents, Ix, Kind, LISTS_MAX};
 use discovery::Discovery;
 use freshness::Freshness;
 use items::{Items, State};
+use meter::Meter;
 use peers::Peers;
 use schedule::Origin;
 use seats::Seats;
@@ -74,6 +75,8 @@ pub struct Swarm {
     transfers: BTreeMap<TransferId, Transfer>,
     next_transfer: u64,
     in_flight_bytes: u64,
+    /// What comes, from all sources together.
+    arrivals: Meter,
     origin: Origin,
     serving: Serving,
     news: announce::News,
@@ -134,6 +137,7 @@ impl Swarm {
             transfers: BTreeMap::new(),
             next_transfer: 1,
             in_flight_bytes: 0,
+            arrivals: Meter::default(),
             origin: Origin::default(),
             serving: Serving::default(),
             news: announce::News::default(),
@@ -216,6 +220,7 @@ impl Swarm {
         if tick {
             self.tick_at = None;
             self.tick_transfers(now);
+            self.leave_to_peers(now);
             self.tick_links(now);
         }
         self.dial(now);
@@ -251,7 +256,7 @@ impl Swarm {
             return;
         }
         self.cancel_all();
-        self.items.clear();
+        self.clear_items();
         self.origin.restart(now);
         self.discovery.restart();
         self.leave_seats(now);
@@ -321,7 +326,7 @@ impl Swarm {
         designated.complete = false;
         self.drop_finished();
         self.cancel_all();
-        self.items.clear();
+        self.clear_items();
         // What peers said while the list was not known here.
         for peer in self.peers.table.values_mut() {
             if peer.wants_all_of == Some(digest) {
@@ -342,6 +347,13 @@ impl Swarm {
         }
         if !self.check_complete() {
             self.ask_soon(now);
+        }
+    }
+
+    fn clear_items(&mut self) {
+        self.items.clear();
+        for peer in self.peers.table.values_mut() {
+            peer.claims = 0;
         }
     }
 
@@ -419,6 +431,7 @@ impl Swarm {
         // An item for the chunk list that came some other way is done.
         if let Some(item) = self.items.of(chunk_list).first().copied() {
             self.items.set_state(item, State::Done);
+            self.put_claim(item, None);
         }
         if let Some(partial) = self.contents.at(ix).partial() {
             for chunk in partial.iter() {
@@ -606,6 +619,7 @@ impl Swarm {
             if item_mut.state == State::Done {
                 item_mut.failed.clear();
                 item_mut.lost.clear();
+                item_mut.ours = false;
                 self.items.set_state(item, State::Idle);
             }
             self.recount(item);

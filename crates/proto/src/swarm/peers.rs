@@ -10,7 +10,6 @@ use super::contents::Ix;
 use super::distance::Distance;
 use super::meter::Meter;
 use crate::bits::Bits;
-use crate::message::Runs;
 
 /// The most addresses that are kept of a peer.
 const ADDRESSES_MAX: usize = 8;
@@ -45,7 +44,7 @@ pub(super) struct Peer {
     /// Chunks that it holds of contents that it does not hold whole.
     pub(super) partial: BTreeMap<Ix, Bits>,
     /// Chunks that it says it is fetching from the origin, of contents whose chunk list is not here yet.
-    pub(super) claimed: BTreeMap<Ix, Runs>,
+    pub(super) claimed: BTreeMap<Ix, Bits>,
     /// Lists about which it wants to be told.
     pub(super) follows: BTreeSet<Digest>,
     /// It said on this connection what it holds or is fetching.
@@ -99,6 +98,8 @@ pub(super) struct Peer {
     pub(super) seat_lost_until: Time,
     /// What it says that it is fetching from the origin: how many items.
     pub(super) claims: u32,
+    /// It said so of some item.
+    pub(super) begun: bool,
 
     /// Bytes went over the connection.
     pub(super) used: Time,
@@ -155,6 +156,7 @@ impl Peer {
             misses: 0,
             seat_lost_until: Time::ZERO,
             claims: 0,
+            begun: false,
             used: now,
             ping: None,
             answered: VecDeque::new(),

@@ -9,6 +9,7 @@ use potluck_model::{NodeId, Time};
 use super::Swarm;
 use super::items::{ItemIx, State};
 use super::meter::Meter;
+use super::peers::Peer;
 use super::transfers::Transfer;
 use crate::interface::TransferId;
 use crate::message::WANTS_MAX;
@@ -18,6 +19,25 @@ use crate::random::mix;
 pub(super) const BUNDLE_BYTES: u64 = 1 << 20;
 /// From an origin that is fast and not shared, at most.
 const BUNDLE_BYTES_MAX: u64 = 4 << 20;
+/// When little more than this of a transfer from the origin is to come, the next is looked for, so that the uplink is never
+/// idle.
+pub(super) const ENDING_BYTES: u64 = 192 << 10;
+/// How long each heir of a part that its owner has not begun has before the next one.
+const HEIR_EACH: Duration = Duration::from_millis(150);
+/// When a node looks again that is no member of the crowd.
+const NO_HEIR: Duration = Duration::from_secs(2);
+/// Parts that are looked at each time for whether this node is to take them.
+const HELP_LOOKS_MAX: usize = 64;
+/// A peer that sends so many times slower than the fastest is asked only for what none of the fast ones has.
+const SLOW_TIMES: u64 = 4;
+/// What is asked for and not yet here is what comes in so long, so that on a slow link peers leave room for the origin and
+/// nothing waits behind much else; and so much at least.
+const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW_BYTES_MIN: u64 = 4 << 20;
+/// As long as nothing is known of the link.
+const WINDOW_BYTES_FIRST: u64 = 16 << 20;
+/// What one peer is asked for is what comes from it in so long, or one transfer.
+const PEER_WINDOW: Duration = Duration::from_millis(500);
 /// What is taken for the throughput of a peer that was not measured yet, in bytes a second.
 const RATE_UNKNOWN: u64 = 50 << 20;
 
@@ -28,10 +48,21 @@ pub(super) struct Origin {
     pub(super) meter: Meter,
     pub(super) failures: u32,
     pub(super) backoff_until: Time,
+    /// Since when it is asked for nothing although something is lacking that nobody has.
+    pub(super) idle_since: Option<Time>,
     /// Items should be looked through for ones to fetch.
     pub(super) scan_at: Option<Time>,
     /// How long one item takes from the origin, to anybody.
     pace: Duration,
+}
+
+impl Peer {
+    /// How many transfers at a time it is good for.
+    fn depth(&self) -> usize {
+        self.meter
+            .bytes_in(PEER_WINDOW)
+            .map_or(usize::MAX, |bytes| (bytes / BUNDLE_BYTES).max(1) as usize)
+    }
 }
 
 impl Origin {
@@ -69,7 +100,8 @@ impl Swarm {
             self.origin.scan_at = None;
             return;
         }
-        while self.in_flight_bytes < self.config.in_flight_bytes_max {
+        let window = self.window();
+        while self.in_flight_bytes < window {
             if self.items.held().next().is_none() {
                 if tick {
                     self.hedge(now);
@@ -90,6 +122,14 @@ impl Swarm {
         self.scan_origin(now);
     }
 
+    /// Bytes that may be asked for and not yet here.
+    fn window(&self) -> u64 {
+        self.arrivals
+            .bytes_in(WINDOW)
+            .map_or(WINDOW_BYTES_FIRST, |bytes| bytes.max(WINDOW_BYTES_MIN))
+            .min(self.config.in_flight_bytes_max)
+    }
+
     /// The peer with most throughput to spare that may have something.
     fn best_peer(&mut self, now: Time) -> Option<NodeId> {
         let salt = self.next_transfer;
@@ -99,7 +139,7 @@ impl Swarm {
                 !peer.nothing
                     && peer.shunned.is_none()
                     && peer.rest_until <= now
-                    && peer.transfers < self.config.transfers_per_peer_max
+                    && peer.transfers < peer.depth().min(self.config.transfers_per_peer_max)
             })
             .max_by_key(|(node, peer)| {
                 let rate = peer.meter.rate().unwrap_or(RATE_UNKNOWN);
@@ -108,15 +148,31 @@ impl Swarm {
             .map(|(node, _)| node)
     }
 
+    /// Peers that send so much faster that they are asked instead.
+    fn much_faster_than(&self, peer: &Peer) -> Vec<(NodeId, &Peer)> {
+        let Some(rate) = peer.meter.rate() else {
+            return Vec::new();
+        };
+        self.peers
+            .up()
+            .filter(|(_, other)| other.meter.rate().is_some_and(|other| other / SLOW_TIMES > rate))
+            .collect()
+    }
+
     /// Idle items that a peer has, as many as make up one transfer.
     fn bundle(&self, node: NodeId) -> Vec<ItemIx> {
         let Some(peer) = self.peers.table.get(&node) else {
             return Vec::new();
         };
+        let fast = self.much_faster_than(peer);
         let mut bundle = Vec::new();
         let (mut bytes, mut wants) = (0, 0);
         for item in self.items.held() {
             if !peer.provides(node, &self.contents, &self.items, item) {
+                continue;
+            }
+            let faster = |(node, peer): &(NodeId, &Peer)| peer.provides(*node, &self.contents, &self.items, item);
+            if fast.iter().any(faster) {
                 continue;
             }
             let more = self.items.wants(&self.contents, item).len();
@@ -206,10 +262,12 @@ impl Swarm {
             self.origin.scan_at = Some(until);
             return;
         }
-        let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 4);
+        // Small enough that what a node has under way alone is little when others come.
+        let fast = self.origin.meter.rate().map_or(BUNDLE_BYTES, |rate| rate / 16);
         let mut next: Option<Time> = None;
         let mut bundle = Bundle::default();
         let arriving = self.arriving(now);
+        let under_way = !arriving.is_empty() && self.is_under_way();
         let unheld: Vec<ItemIx> = self.items.unheld().collect();
         let room = self.room_at_origin(now, &unheld);
         for item in unheld {
@@ -218,7 +276,7 @@ impl Swarm {
             {
                 break;
             }
-            let why = match self.turn(now, item, &arriving) {
+            let why = match self.turn(now, item, &arriving, under_way) {
                 Ok(why) => why,
                 Err(at) => {
                     next = Some(next.map_or(at, |next| next.min(at)));
@@ -250,8 +308,56 @@ impl Swarm {
             }
         }
         self.start_bundle(now, &mut bundle);
+        if self.origin.transfers > 0 {
+            self.origin.idle_since = None;
+        } else if let Some(at) = self.help_out(now, room) {
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
         // With no transfer free there is nothing to look for before one ends, which looks again.
         self.origin.scan_at = next;
+    }
+
+    /// With nothing of its own to fetch from the origin, a node takes what slower owners have not begun, its heirs one after
+    /// another. Gives when to look again.
+    fn help_out(&mut self, now: Time, room: usize) -> Option<Time> {
+        if room == 0 || !self.gives() {
+            return None;
+        }
+        let idle_since = *self.origin.idle_since.get_or_insert(now);
+        let mut bundle = Bundle::default();
+        let mut soonest: Option<Time> = None;
+        let left: Vec<ItemIx> = self
+            .items
+            .unheld()
+            .filter(|item| self.is_left_lying(now, *item))
+            .take(HELP_LOOKS_MAX)
+            .collect();
+        for item in left {
+            let turn = self
+                .heirs_before(now, item)
+                .map_or(now + NO_HEIR, |before| idle_since + HEIR_EACH * before);
+            if turn > now {
+                soonest = Some(soonest.map_or(turn, |other| other.min(turn)));
+                continue;
+            }
+            let wants = self.items.wants(&self.contents, item).len();
+            if !bundle.items.is_empty() && bundle.wants + wants > WANTS_MAX {
+                break;
+            }
+            bundle.why = Some(Why::MyShare);
+            bundle.bytes += self.items.at(item).bytes;
+            bundle.wants += wants;
+            bundle.items.push(item);
+            if bundle.bytes >= BUNDLE_BYTES {
+                break;
+            }
+        }
+        if bundle.why.is_some() {
+            self.origin.idle_since = None;
+            self.start_bundle(now, &mut bundle);
+            return None;
+        }
+        soonest
     }
 
     fn start_bundle(&mut self, now: Time, bundle: &mut Bundle) {

@@ -1,11 +1,12 @@
 //! What peers fetch from this node.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use potluck_model::{Digest, NodeId, Time};
 
 use super::Swarm;
+use super::contents::Kind;
 use super::items::State;
 use crate::interface::{Action, Want};
 use crate::message::{End, INSTEAD_MAX, WANTS_MAX};
@@ -14,17 +15,24 @@ use crate::message::{End, INSTEAD_MAX, WANTS_MAX};
 const REQUESTS_PER_PEER_MAX: usize = 16;
 /// How long a request waits for bytes that are on their way here.
 const COMING: Duration = Duration::from_secs(2);
+/// Answers at a time that send the same stripe. Whoever has it passes it on, so few that get it soon are better than many
+/// that get it late.
+const SAME_MAX: usize = 4;
 /// How long a request waits for its turn.
 const QUEUED: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    active: BTreeSet<(NodeId, u32)>,
+    /// Answers being sent, and of which stripe.
+    active: BTreeMap<(NodeId, u32), Stripe>,
     waiting: VecDeque<Waiting>,
     of_peer: BTreeMap<NodeId, usize>,
     /// Something waiting may have become possible.
     look: bool,
 }
+
+/// The stripe that a request asks for: content and first chunk. None: many small files.
+type Stripe = Option<(Digest, u32)>;
 
 #[derive(Debug)]
 struct Waiting {
@@ -43,6 +51,17 @@ impl Serving {
 
     pub(super) fn serves(&self, node: NodeId) -> bool {
         self.of_peer.contains_key(&node)
+    }
+
+    /// Whether there is room for one more answer with this stripe.
+    fn has_room(&self, serving_max: usize, stripe: Stripe) -> bool {
+        self.active.len() < serving_max
+            && (stripe.is_none() || self.active.values().filter(|other| **other == stripe).count() < SAME_MAX)
+    }
+
+    /// Answers being sent to a peer.
+    fn sent_to(&self, node: NodeId) -> usize {
+        self.active.range((node, 0)..=(node, u32::MAX)).count()
     }
 
     fn count(&mut self, node: NodeId) {
@@ -85,7 +104,7 @@ impl Swarm {
     }
 
     pub(super) fn handle_get(&mut self, now: Time, node: NodeId, stream: u32, wants: Vec<Want>) {
-        let twice = self.serving.active.contains(&(node, stream))
+        let twice = self.serving.active.contains_key(&(node, stream))
             || self
                 .serving
                 .waiting
@@ -137,6 +156,13 @@ impl Swarm {
             .any(|item| matches!(self.items.at(*item).state, State::Busy(_)))
     }
 
+    /// The stripe that wants are of.
+    fn stripe(&self, wants: &[Want]) -> Stripe {
+        let want = wants.first()?;
+        let content = self.contents.at(self.contents.find(&want.content)?);
+        matches!(content.kind, Kind::Many { .. }).then_some((want.content, want.first))
+    }
+
     fn decline_missing(&mut self, node: NodeId, stream: u32, wants: usize) {
         self.actions.push_back(Action::Decline {
             peer: node,
@@ -174,7 +200,7 @@ impl Swarm {
     }
 
     pub(super) fn handle_cancel(&mut self, node: NodeId, stream: u32) {
-        if self.serving.active.contains(&(node, stream)) {
+        if self.serving.active.contains_key(&(node, stream)) {
             self.actions.push_back(Action::StopServing { peer: node, stream });
             return;
         }
@@ -190,7 +216,7 @@ impl Swarm {
     }
 
     pub(super) fn handle_served(&mut self, now: Time, node: NodeId, stream: u32) {
-        if self.serving.active.remove(&(node, stream)) {
+        if self.serving.active.remove(&(node, stream)).is_some() {
             self.serving.uncount(node);
             self.serving.look = true;
         }
@@ -202,7 +228,7 @@ impl Swarm {
     /// A peer is gone.
     pub(super) fn stop_serving_peer(&mut self, node: NodeId) {
         self.serving.waiting.retain(|waiting| waiting.peer != node);
-        self.serving.active.retain(|(peer, _)| *peer != node);
+        self.serving.active.retain(|(peer, _), _| *peer != node);
         self.serving.of_peer.remove(&node);
         self.serving.look = true;
     }
@@ -214,13 +240,16 @@ impl Swarm {
             return;
         }
         self.serving.look = false;
-        let mut waiting = std::mem::take(&mut self.serving.waiting);
-        for mut entry in waiting.drain(..) {
+        let mut waiting: Vec<Waiting> = std::mem::take(&mut self.serving.waiting).into();
+        // Who is being sent least comes first, so that a slow one holds no place of a fast one; else who came first.
+        waiting.sort_by_key(|entry| self.serving.sent_to(entry.peer));
+        for mut entry in waiting {
             entry.ready = entry.ready || entry.wants.iter().all(|want| self.contents.holds(want));
             let late = entry.until <= now;
-            let free = self.serving.active.len() < self.config.serving_max;
+            let stripe = self.stripe(&entry.wants);
+            let free = self.serving.has_room(self.config.serving_max, stripe);
             if free && (entry.ready || (late && entry.wants.iter().any(|want| self.contents.holds(want)))) {
-                self.serving.active.insert((entry.peer, entry.stream));
+                self.serving.active.insert((entry.peer, entry.stream), stripe);
                 self.actions.push_back(Action::Serve {
                     peer: entry.peer,
                     stream: entry.stream,

@@ -8,6 +8,7 @@ use potluck_model::{NodeId, Time};
 use super::Swarm;
 use super::items::{ItemIx, State};
 use super::links::{SHUN_LONG, backoff};
+use super::schedule::ENDING_BYTES;
 use crate::interface::{Action, TransferEnd, TransferId, Want};
 
 /// A peer that sends nothing for so long is stalled.
@@ -50,9 +51,14 @@ impl Transfer {
         self.bytes - self.received
     }
 
-    /// Whether less than a quarter of it has come.
+    /// Whether less than half of it has come.
     pub(super) const fn is_young(&self) -> bool {
-        self.received < self.bytes / 4
+        self.received < self.bytes / 2
+    }
+
+    /// Whether little of it is to come.
+    const fn is_ending(&self) -> bool {
+        self.left() <= ENDING_BYTES
     }
 
     /// Whether it takes more than twice as long as it should.
@@ -99,7 +105,11 @@ impl Swarm {
             self.origin.meter.begin(now, self.origin.transfers == 0);
             self.origin.transfers += 1;
             self.claim(&items, None);
+            for item in &items {
+                self.items.at_mut(*item).ours = true;
+            }
         }
+        self.arrivals.begin(now, self.in_flight_bytes == 0);
         self.in_flight_bytes += bytes;
         self.actions.push_back(Action::Fetch {
             transfer: id,
@@ -130,8 +140,13 @@ impl Swarm {
         };
         transfer.progress = now;
         let counted = bytes.min(transfer.bytes - transfer.received);
+        let ended = transfer.is_ending();
         transfer.received += counted;
         self.in_flight_bytes -= counted;
+        self.arrivals.count(now, bytes);
+        if transfer.source == Source::Origin && transfer.is_ending() && !ended {
+            self.origin.scan_now(now);
+        }
         match transfer.source {
             Source::Peer(node) => {
                 if let Some(peer) = self.peers.table.get_mut(&node) {
@@ -162,11 +177,7 @@ impl Swarm {
     pub(super) fn item_done(&mut self, now: Time, item: ItemIx) {
         let doubled = matches!(self.items.at(item).state, State::Busy(n) if n > 1);
         self.items.set_state(item, State::Done);
-        if let Some((node, _)) = self.items.at_mut(item).claim.take()
-            && let Some(peer) = self.peers.table.get_mut(&node)
-        {
-            peer.claims = peer.claims.saturating_sub(1);
-        }
+        self.put_claim(item, None);
         if !doubled {
             return;
         }
@@ -204,7 +215,9 @@ impl Swarm {
                     peer.nothing = false;
                 }
             }
-            _ => self.origin.transfers -= 1,
+            _ => {
+                self.origin.transfers -= 1;
+            }
         }
         let mut left = Vec::new();
         for item in &transfer.items {
@@ -384,6 +397,28 @@ impl Swarm {
         for (id, fault) in late {
             self.actions.push_back(Action::Cancel { transfer: id });
             self.handle_transfer_ended(now, id, TransferEnd::Failed(fault.to_owned()));
+        }
+    }
+
+    /// Ends what is fetched from the origin although peers have it by now, if much of it is still to come.
+    pub(super) fn leave_to_peers(&mut self, now: Time) {
+        let vain: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, transfer)| transfer.source == Source::Origin && !transfer.is_ending())
+            .filter(|(_, transfer)| {
+                transfer.items.iter().all(|item| {
+                    self.items.at(*item).state == State::Done
+                        || self
+                            .peers
+                            .up()
+                            .any(|(node, peer)| peer.provides(node, &self.contents, &self.items, *item))
+                })
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in vain {
+            self.cancel_transfer(now, id);
         }
     }
 

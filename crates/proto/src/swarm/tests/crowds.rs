@@ -12,7 +12,7 @@ use crate::message::{HaveItem, Message, Runs};
 use crate::swarm::Swarm;
 
 /// A node that wants everything of the list, and is connected.
-fn wanter(us: &mut Harness, n: u64) {
+pub(super) fn wanter(us: &mut Harness, n: u64) {
     let asking = Asking {
         number: 1,
         part: 0,
@@ -40,7 +40,7 @@ fn origin_wants(us: &mut Harness) -> Vec<u32> {
         .collect()
 }
 
-fn crowd_of(us: &mut Harness) {
+pub(super) fn crowd_of(us: &mut Harness) {
     us.want(&files(&[64 << 20]));
     us.give(crate::interface::Input::ChunkList {
         content: digest(1_000),
@@ -50,7 +50,7 @@ fn crowd_of(us: &mut Harness) {
 }
 
 /// Serves what is fetched from the origin at once, and returns all of it.
-fn fetch_own_share(us: &mut Harness) -> BTreeMap<u32, Why> {
+pub(super) fn fetch_own_share(us: &mut Harness) -> BTreeMap<u32, Why> {
     let mut own = BTreeMap::new();
     loop {
         let fetches = us.fetches();
