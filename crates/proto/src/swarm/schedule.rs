@@ -32,12 +32,12 @@ const HELP_LOOKS_MAX: usize = 64;
 const SLOW_TIMES: u64 = 4;
 /// What is asked for and not yet here is what comes in so long, so that on a slow link peers leave room for the origin and
 /// nothing waits behind much else; and so much at least.
-const WINDOW: Duration = Duration::from_millis(500);
-const WINDOW_BYTES_MIN: u64 = 4 << 20;
+const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW_BYTES_MIN: u64 = 6 << 20;
 /// As long as nothing is known of the link.
 const WINDOW_BYTES_FIRST: u64 = 16 << 20;
 /// What one peer is asked for is what comes from it in so long, or one transfer.
-const PEER_WINDOW: Duration = Duration::from_millis(500);
+const PEER_WINDOW: Duration = Duration::from_secs(1);
 /// What is taken for the throughput of a peer that was not measured yet, in bytes a second.
 const RATE_UNKNOWN: u64 = 50 << 20;
 
