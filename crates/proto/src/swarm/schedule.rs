@@ -283,6 +283,8 @@ impl Swarm {
                     continue;
                 }
             };
+            // What others were told to be fetched here waits for nobody.
+            let room = room.max(usize::from(self.items.at(item).ours));
             if why == Why::MyShare && self.origin.transfers >= room {
                 // What others said that they fetch is looked after all the same.
                 continue;
