@@ -1,4 +1,5 @@
 //! A repository that does what a test makes it do, and a client of it.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::convert::Infallible;
 use std::path::Path;
