@@ -1,7 +1,5 @@
 //! Who takes what share of a crowd, and when somebody else does.
 
-use std::time::Duration;
-
 use potluck_model::NodeId;
 use potluck_model::trace::Source;
 
