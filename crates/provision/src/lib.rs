@@ -2,7 +2,8 @@
 //!
 //! # Goals
 //! The executing process trusts nothing that it has not verified itself, opens no network socket, outlives the agent that
-//! started it, and after kill -9 or power loss continues where it was. Executing a release twice changes nothing.
+//! started it, and after kill -9 or power loss continues where it was. Executing a release twice changes nothing. It may be
+//! started while a release is still being fetched: it copies ahead what has arrived, and ends with the agent until it executes.
 //!
 //! # Non-goals
 //! It does not confine what a `run` step does, and it does not undo.
