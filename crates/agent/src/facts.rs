@@ -1,26 +1,28 @@
-//! What the node says of itself.
+//! What the node says of itself to the server.
+
+use std::path::Path;
 
 use potluck_model::api::Labels;
+use potluck_model::facts::Fact;
+use potluck_provision::Machine;
 
-/// Host name, operating system and architecture. Values are at most 255 bytes.
+/// The most characters of a value.
+const CHARS_MAX: usize = 60;
+
+/// The facts that stay as they are while the agent runs, without those that say nothing.
 pub(crate) fn facts() -> Labels {
-    let uname = rustix::system::uname();
-    let mut facts = vec![
-        ("hostname", uname.nodename().to_string_lossy().into_owned()),
-        ("kernel", uname.release().to_string_lossy().into_owned()),
-        ("os", std::env::consts::OS.to_owned()),
-        ("arch", std::env::consts::ARCH.to_owned()),
-    ];
-    // os-release(5): ID and VERSION_ID name the distribution.
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    for (key, field) in [("distribution", "ID="), ("distribution_version", "VERSION_ID=")] {
-        if let Some(value) = release.lines().find_map(|line| line.strip_prefix(field)) {
-            facts.push((key, value.trim_matches('"').to_owned()));
-        }
-    }
-    facts
+    potluck_provision::facts(&Machine::detect(), Path::new("/"))
+        .0
         .into_iter()
-        .filter_map(|(key, value)| Some((key.parse().ok()?, value.chars().take(60).collect())))
+        .filter(|(name, _)| name != "root_free_mb")
+        .filter_map(|(name, fact)| {
+            let value = match fact {
+                Fact::Text(text) => text.chars().take(CHARS_MAX).collect(),
+                Fact::Number(number) => number.to_string(),
+                Fact::Flag(flag) => flag.to_string(),
+            };
+            (!value.is_empty()).then_some((name.parse().ok()?, value))
+        })
         .collect()
 }
 

@@ -96,7 +96,7 @@ impl Room {
         for step in &list.steps {
             commands |= step.unless.is_some();
             match &step.action {
-                Action::Run { .. } => commands = true,
+                Action::Run { .. } | Action::Ansible { .. } | Action::CloudInit { .. } => commands = true,
                 Action::File { source, dest, .. } => {
                     let dest = under(&self.root, dest);
                     let any = dest.exists();
@@ -117,7 +117,13 @@ impl Room {
                         own_copy = own_copy.max(size);
                     }
                 }
-                Action::Package { .. } => {}
+                Action::Package { .. }
+                // What these write is small.
+                | Action::Template { .. }
+                | Action::Directory { .. }
+                | Action::Link { .. }
+                | Action::Service { .. }
+                | Action::User { .. } => {}
             }
         }
         let mut private = own_copy;

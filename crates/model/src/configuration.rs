@@ -1,19 +1,28 @@
 //! A configuration as its owner writes it: a directory, with or without a `configuration.toml`, resolved into the steps of
 //! a list. docs/configuration.md describes the format.
 
+mod action;
 mod bare;
+mod cloud_config;
+mod conduct;
 mod fault;
+mod keys;
 mod names;
 mod order;
 mod places;
+mod schema;
+mod script;
 mod step;
 mod value;
+mod variables;
 mod written;
 
 use crate::ConfigurationName;
-use crate::list::{STEPS_MAX, Step};
+use crate::list::{STEPS_MAX, Settings, Step};
 
+pub(crate) use fault::nearest;
 pub use fault::{ConfigurationError, Position};
+pub use schema::schema;
 
 /// The file that says how the others are used. It is no entry of the list.
 pub const CONFIGURATION_FILE: &str = "configuration.toml";
@@ -21,6 +30,9 @@ pub const CONFIGURATION_FILE: &str = "configuration.toml";
 pub const TIMEOUT_SECONDS: u64 = 3_600;
 /// The most seconds that a step may take: a year.
 pub const TIMEOUT_SECONDS_MAX: u64 = 366 * 24 * 3_600;
+
+/// The most bytes of a file whose text is looked at when it is published.
+pub const TEXT_BYTES_MAX: u64 = crate::template::TEMPLATE_BYTES_MAX as u64;
 
 /// One entry of the directory, but for `configuration.toml` itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,12 +68,15 @@ pub struct Resolved {
     pub name: ConfigurationName,
     /// What is done, in the order in which it is done.
     pub steps: Vec<Step>,
+    /// What concerns all of them.
+    pub settings: Settings,
     /// What its owner should know, though it can be published.
     pub warnings: Vec<String>,
 }
 
 /// Resolves the directory `directory_name` that holds `tree`, sorted by the bytes of the path, and `toml`, the text of its
-/// `configuration.toml`, if it has one. `name` goes before the name in there, which goes before the directory's.
+/// `configuration.toml`, if it has one. `name` goes before the name in there, which goes before the directory's. `text_of` gives
+/// the text of a file, if it is text of at most `TEXT_BYTES_MAX`.
 ///
 /// # Errors
 /// All that is wrong at once, in the order in which it is written.
@@ -70,20 +85,25 @@ pub fn resolve(
     toml: Option<&str>,
     tree: &[TreeEntry],
     name: Option<&ConfigurationName>,
+    text_of: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Resolved, Vec<ConfigurationError>> {
-    let tree = Tree(tree);
+    let tree = Tree { entries: tree, text_of };
     let mut errors = Vec::new();
-    let (written_name, steps) = match toml {
+    let written = match toml {
         Some(text) => written::read(text, &tree, &mut errors),
-        None => (None, bare::read(&tree, &mut errors)),
+        None => written::Written {
+            steps: bare::read(&tree, &mut errors),
+            ..written::Written::default()
+        },
     };
+    let steps = written.steps;
     if steps.len() > STEPS_MAX {
         errors.push(ConfigurationError::new(
             CONFIGURATION_FILE,
             format!("it has {} steps; at most {STEPS_MAX} are possible", steps.len()),
         ));
     }
-    let name = name.cloned().or(written_name).or_else(|| {
+    let name = name.cloned().or(written.name).or_else(|| {
         directory_name
             .parse()
             .map_err(|fault| {
@@ -95,8 +115,12 @@ pub fn resolve(
     match name {
         Some(name) if errors.is_empty() => Ok(Resolved {
             name,
-            warnings: places::warnings(&steps, &tree),
+            warnings: script::warnings(&steps, &tree)
+                .into_iter()
+                .chain(places::warnings(&steps, &tree))
+                .collect(),
             steps,
+            settings: written.settings,
         }),
         _ => {
             // What has no position concerns the whole and comes last.
@@ -106,24 +130,35 @@ pub fn resolve(
     }
 }
 
-/// The entries, sorted by the bytes of the path.
+/// What is published.
 #[derive(Clone, Copy)]
-struct Tree<'a>(&'a [TreeEntry]);
+struct Tree<'a> {
+    /// Sorted by the bytes of the path.
+    entries: &'a [TreeEntry],
+    text_of: &'a dyn Fn(&str) -> Option<String>,
+}
 
 impl<'a> Tree<'a> {
     fn find(&self, path: &str) -> Option<&'a TreeEntry> {
         let index = self
-            .0
+            .entries
             .binary_search_by(|entry| entry.path.as_bytes().cmp(path.as_bytes()))
             .ok()?;
-        Some(&self.0[index])
+        Some(&self.entries[index])
+    }
+
+    /// The text of the file at `path`.
+    fn text(&self, path: &str) -> Option<String> {
+        (self.text_of)(path)
     }
 
     /// The entry at `path` and all below it.
     fn under(&self, path: &str) -> impl Iterator<Item = &'a TreeEntry> {
         // What is below comes after, but not at once: "a-b" stands between "a" and "a/b".
-        let from = self.0.partition_point(|entry| entry.path.as_bytes() < path.as_bytes());
-        self.0[from..]
+        let from = self
+            .entries
+            .partition_point(|entry| entry.path.as_bytes() < path.as_bytes());
+        self.entries[from..]
             .iter()
             .take_while({
                 let path = path.to_owned();

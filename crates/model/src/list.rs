@@ -3,10 +3,21 @@
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
-use crate::{AudienceName, ConfigurationName, Digest, StepId, VersionName};
+use crate::{AudienceName, ConfigurationName, Digest, VersionName};
 
-/// The version of the list's format that this version writes, and the newest it reads.
-pub const LIST_FORMAT: u32 = 1;
+mod check;
+mod settings;
+mod step;
+
+pub use settings::{Settings, VARS_BYTES_MAX};
+pub use step::{
+    Action, EnvVar, ExitMeaning, ExitOutcome, Limits, OnFailure, OnInterrupt, RETRIES_MAX, RETRY_DELAY_SECONDS_MAX,
+    Retry, ServiceState, Step,
+};
+
+/// The newest version of the list's format that this version reads and writes. A list has the oldest that can say what is in
+/// it (see `format_of`), so that nodes of earlier versions take whatever they can do.
+pub const LIST_FORMAT: u32 = 2;
 /// The most entries of one list.
 pub const ENTRIES_MAX: usize = 200_000;
 /// The most steps of one list.
@@ -18,7 +29,7 @@ pub const PATH_BYTES_MAX: usize = 4_096;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// `LIST_FORMAT`.
+    /// The oldest format that can say what is in it, at most `LIST_FORMAT`.
     pub format: u32,
     /// The configuration it is a release of.
     pub configuration: ConfigurationName,
@@ -33,6 +44,18 @@ pub struct List {
     pub entries: Vec<Entry>,
     /// What is done with it, in the order in which it is done.
     pub steps: Vec<Step>,
+    /// What concerns all steps.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
+}
+
+/// The oldest format that can say this.
+pub fn format_of(steps: &[Step], settings: &Settings) -> u32 {
+    if settings.is_empty() && steps.iter().all(Step::is_of_format_1) {
+        1
+    } else {
+        LIST_FORMAT
+    }
 }
 
 /// One entry of the published directory. Paths are relative, with `/` between names, none of them `.` or `..`.
@@ -78,107 +101,6 @@ impl Entry {
     }
 }
 
-/// Something that is done on the node.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// Its name, unique in the list.
-    pub id: StepId,
-    /// What it does.
-    pub action: Action,
-    /// Steps that must not have failed or been blocked before it starts; they stand before it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub needs: Vec<StepId>,
-    /// A command; exit status 0 means that nothing is to be done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unless: Option<Vec<String>>,
-    /// An absolute path under the root; if it exists, nothing is to be done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub creates: Option<String>,
-    /// Seconds after which the step's whole process group is ended.
-    pub timeout_seconds: u64,
-}
-
-/// What a step does. Paths called `source` are those of entries; `dest` is absolute, under the root.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Action {
-    /// Runs a file of the release in a private directory that holds the release's files.
-    Run {
-        /// The script: executed itself if it is executable or begins with `#!`, else handed to `sh`.
-        source: String,
-        /// Its arguments.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        args: Vec<String>,
-        /// Environment variables beside the standard ones, sorted by name.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        env: Vec<EnvVar>,
-        /// What exit codes mean beside 0 = changed, sorted by code; all others mean failed.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        exit: Vec<ExitMeaning>,
-        /// Entries (a directory stands for all in it) whose change makes a step without guard run again, beside the script.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        inputs: Vec<String>,
-    },
-    /// Places a file, or what is in a directory, at `dest`.
-    File {
-        /// A file, a link or a directory of the release.
-        source: String,
-        /// The final path; a directory's contents land in it.
-        dest: String,
-        /// Permission bits of every file placed; else those of the entry. At most 0o7777.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mode: Option<u32>,
-        /// Leave the files when a later release no longer lists them.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        keep: bool,
-    },
-    /// Unpacks a tar, tar.gz, tar.zst or zip archive into `dest`.
-    Archive {
-        /// The archive.
-        source: String,
-        /// The directory that its contents land in.
-        dest: String,
-    },
-    /// Installs the first package that this machine's package manager takes.
-    Package {
-        /// Packages, .deb or .rpm, of which one is used.
-        sources: Vec<String>,
-    },
-}
-
-/// An environment variable of a `run` step.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EnvVar {
-    /// Name.
-    pub name: String,
-    /// Value.
-    pub value: String,
-}
-
-/// What one exit code of a `run` step means.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExitMeaning {
-    /// Exit code, 0 to 255.
-    pub code: u8,
-    /// Its meaning.
-    pub means: ExitOutcome,
-}
-
-/// What an exit code says of a step. (Reboots come with a later format.)
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExitOutcome {
-    /// Something was changed.
-    Changed,
-    /// All was well already.
-    Unchanged,
-    /// It did not work.
-    Failed,
-}
-
 /// Why bytes are not a list that this version may use. Nothing of it has been used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -214,7 +136,7 @@ impl List {
         let format = serde_json::from_slice::<Format>(bytes)
             .map_err(CanonicalError::from)?
             .format;
-        if format != u64::from(LIST_FORMAT) {
+        if !(1..=u64::from(LIST_FORMAT)).contains(&format) {
             return Err(ListError::Format(format));
         }
         let list: Self = canonical::from_bytes(bytes)?;
@@ -280,170 +202,13 @@ pub fn is_under(path: &str, directory: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-mod check {
-    use std::collections::BTreeSet;
-
-    use super::{Action, ENTRIES_MAX, Entry, List, PATH_BYTES_MAX, STEPS_MAX};
-    use crate::chunk_list::SINGLE_CHUNK_BYTES_MAX;
-
-    pub(super) fn list(list: &List) -> Result<(), String> {
-        if list.release == 0 {
-            return Err("release numbers begin with 1".into());
-        }
-        if list.entries.len() > ENTRIES_MAX || list.steps.len() > STEPS_MAX {
-            return Err(format!("more than {ENTRIES_MAX} entries or {STEPS_MAX} steps"));
-        }
-        entries(list)?;
-        let mut before = BTreeSet::new();
-        for step in &list.steps {
-            if let Some(need) = step.needs.iter().find(|need| !before.contains(*need)) {
-                return Err(format!("step {} needs {need}, which does not stand before it", step.id));
-            }
-            if !before.insert(step.id.clone()) {
-                return Err(format!("two steps are called {}", step.id));
-            }
-            if step.timeout_seconds == 0 {
-                return Err(format!("step {} has no time", step.id));
-            }
-            if let Some(creates) = &step.creates {
-                absolute(creates)?;
-            }
-            if step.unless.as_ref().is_some_and(Vec::is_empty) {
-                return Err(format!("step {} has an empty guard", step.id));
-            }
-            action(list, &step.action)?;
-        }
-        Ok(())
-    }
-
-    fn entries(list: &List) -> Result<(), String> {
-        for pair in list.entries.windows(2) {
-            if pair[0].path().as_bytes() >= pair[1].path().as_bytes() {
-                return Err(format!("{:?} is out of order or there twice", pair[1].path()));
-            }
-        }
-        for entry in &list.entries {
-            relative(entry.path())?;
-            if let Some((parent, _)) = entry.path().rsplit_once('/')
-                && !matches!(list.entry(parent), Some(Entry::Directory { .. }))
-            {
-                return Err(format!("{:?} is not in a directory of the list", entry.path()));
-            }
-            match entry {
-                Entry::Directory { mode, path } | Entry::File { mode, path, .. } if *mode > 0o777 => {
-                    return Err(format!("{path:?} has mode {mode:o}, beyond 777"));
-                }
-                Entry::File {
-                    size,
-                    chunks: None,
-                    path,
-                    ..
-                } if *size > SINGLE_CHUNK_BYTES_MAX => {
-                    return Err(format!("{path:?} has {size} bytes and no chunk list"));
-                }
-                Entry::File {
-                    size,
-                    chunks: Some(_),
-                    path,
-                    ..
-                } if *size <= SINGLE_CHUNK_BYTES_MAX => {
-                    return Err(format!("{path:?} has only {size} bytes and a chunk list"));
-                }
-                Entry::Link { path, target } => link(path, target)?,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn action(list: &List, action: &Action) -> Result<(), String> {
-        let known = |source: &String| {
-            list.entry(source)
-                .map(|_| ())
-                .ok_or_else(|| format!("a step uses {source:?}, which is no entry"))
-        };
-        let file = |source: &String| match list.entry(source) {
-            Some(Entry::File { .. }) => Ok(()),
-            _ => Err(format!("a step uses {source:?}, which is no file of the list")),
-        };
-        match action {
-            Action::Run {
-                source, inputs, env, ..
-            } => {
-                if let Some(bad) = env
-                    .iter()
-                    .find(|var| var.name.is_empty() || var.name.contains(['=', '\0']))
-                {
-                    return Err(format!("{:?} is no name of an environment variable", bad.name));
-                }
-                inputs.iter().try_for_each(known)?;
-                file(source)
-            }
-            Action::File { source, dest, mode, .. } => {
-                if mode.is_some_and(|mode| mode > 0o7777) {
-                    return Err(format!("mode of {dest:?}"));
-                }
-                absolute(dest)?;
-                known(source)
-            }
-            Action::Archive { source, dest } => {
-                absolute(dest)?;
-                file(source)
-            }
-            Action::Package { sources } if sources.is_empty() => Err("a package step without packages".into()),
-            Action::Package { sources } => sources.iter().try_for_each(file),
-        }
-    }
-
-    fn names(path: &str) -> Result<(), String> {
-        let good = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains('\0');
-        if path.len() <= PATH_BYTES_MAX && path.split('/').all(good) {
-            Ok(())
-        } else {
-            Err(format!(
-                "{:?} is no clean path",
-                path.chars().take(200).collect::<String>()
-            ))
-        }
-    }
-
-    fn relative(path: &str) -> Result<(), String> {
-        names(path)
-    }
-
-    fn absolute(path: &str) -> Result<(), String> {
-        match path.strip_prefix('/') {
-            Some("") => Ok(()),
-            Some(rest) => names(rest),
-            None => Err(format!("{path:?} is not absolute")),
-        }
-    }
-
-    /// A link's target, followed from where the link is, must stay in the directory.
-    fn link(path: &str, target: &str) -> Result<(), String> {
-        let mut depth = path.matches('/').count();
-        let leaves = || format!("the link {path:?} leads out of the directory, to {target:?}");
-        if target.is_empty() || target.starts_with('/') || target.contains('\0') || target.len() > PATH_BYTES_MAX {
-            return Err(leaves());
-        }
-        for name in target.split('/') {
-            match name {
-                "" | "." => {}
-                ".." => depth = depth.checked_sub(1).ok_or_else(leaves)?,
-                _ => depth += 1,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     pub(crate) fn sample() -> List {
         List {
-            format: LIST_FORMAT,
+            format: 1,
             configuration: "web-edge".parse().unwrap(),
             release: 7,
             version: Some("2026.1".parse().unwrap()),
@@ -480,41 +245,146 @@ mod tests {
                 },
             ],
             steps: vec![
-                Step {
-                    id: "site".parse().unwrap(),
-                    action: Action::File {
+                Step::new(
+                    "site".parse().unwrap(),
+                    Action::File {
                         source: "site".into(),
                         dest: "/srv/www".into(),
                         mode: Some(0o644),
                         keep: false,
+                        purge: false,
                     },
-                    needs: vec![],
-                    unless: None,
-                    creates: None,
-                    timeout_seconds: 600,
-                },
+                    600,
+                ),
                 Step {
-                    id: "tune".parse().unwrap(),
-                    action: Action::Run {
-                        source: "tune.sh".into(),
-                        args: vec!["--now".into()],
-                        env: vec![EnvVar {
-                            name: "A".into(),
-                            value: "1".into(),
-                        }],
-                        exit: vec![ExitMeaning {
-                            code: 2,
-                            means: ExitOutcome::Unchanged,
-                        }],
-                        inputs: vec!["site".into()],
-                    },
                     needs: vec!["site".parse().unwrap()],
                     unless: Some(vec!["./tune.sh".into(), "--check".into()]),
-                    creates: None,
-                    timeout_seconds: 1800,
+                    ..Step::new(
+                        "tune".parse().unwrap(),
+                        Action::Run {
+                            source: "tune.sh".into(),
+                            args: vec!["--now".into()],
+                            env: vec![EnvVar {
+                                name: "A".into(),
+                                value: "1".into(),
+                            }],
+                            exit: vec![ExitMeaning {
+                                code: 2,
+                                means: ExitOutcome::Unchanged,
+                            }],
+                            inputs: vec!["site".into()],
+                            user: None,
+                        },
+                        1800,
+                    )
                 },
             ],
+            settings: Settings::default(),
         }
+    }
+
+    /// One step of each kind that format 2 brought.
+    fn every_action() -> List {
+        let mut list = List {
+            format: 2,
+            ..sorted(sample())
+        };
+        let add = |list: &mut List, id: &str, action| {
+            list.steps.push(Step::new(id.parse().unwrap(), action, 60));
+        };
+        let text = |text: &str| Some(text.to_owned());
+        add(
+            &mut list,
+            "dir",
+            Action::Directory {
+                dest: "/var/lib/app".into(),
+                mode: Some(0o750),
+                owner: text("app"),
+                group: text("app"),
+            },
+        );
+        add(
+            &mut list,
+            "link",
+            Action::Link {
+                dest: "/opt/current".into(),
+                target: "/opt/app-1".into(),
+            },
+        );
+        add(
+            &mut list,
+            "template",
+            Action::Template {
+                source: "tune.sh".into(),
+                dest: "/etc/app.conf".into(),
+                mode: Some(0o640),
+                keep: true,
+            },
+        );
+        add(
+            &mut list,
+            "service",
+            Action::Service {
+                name: "nginx.service".into(),
+                state: Some(ServiceState::Reloaded),
+                enabled: Some(true),
+            },
+        );
+        add(
+            &mut list,
+            "user",
+            Action::User {
+                name: "app".into(),
+                uid: Some(900),
+                groups: vec!["adm".into()],
+                home: text("/var/lib/app"),
+                shell: text("/bin/bash"),
+                ssh_keys: vec!["ssh-ed25519 AAAA ops".into()],
+                system: true,
+            },
+        );
+        add(
+            &mut list,
+            "play",
+            Action::Ansible {
+                source: "tune.sh".into(),
+                args: vec!["--diff".into()],
+                env: vec![],
+            },
+        );
+        add(
+            &mut list,
+            "first-boot",
+            Action::CloudInit {
+                source: "tune.sh".into(),
+                modules: vec!["write_files".into()],
+            },
+        );
+        let last = list.steps.last_mut().unwrap();
+        last.retry = Some(Retry {
+            times: 3,
+            delay_seconds: 10,
+        });
+        last.on_failure = OnFailure::Continue;
+        last.on_interrupt = OnInterrupt::Fail;
+        last.limits = Some(Limits {
+            memory_bytes: Some(1 << 29),
+            cpu_percent: Some(50),
+        });
+        add(
+            &mut list,
+            "reload",
+            Action::Service {
+                name: "app.service".into(),
+                state: Some(ServiceState::Reloaded),
+                enabled: None,
+            },
+        );
+        list.steps[4].notify = vec!["reload".parse().unwrap()];
+        list.settings
+            .vars
+            .insert("workers".into(), serde_json::json!({"count": 4, "names": ["a", "b"]}));
+        list
     }
 
     fn sorted(mut list: List) -> List {
@@ -546,10 +416,35 @@ mod tests {
     #[test]
     fn a_list_of_a_newer_format_says_so() {
         let list = List {
-            format: 2,
+            format: 3,
             ..sorted(sample())
         };
-        assert!(matches!(List::from_bytes(&list.to_bytes()), Err(ListError::Format(2))));
+        assert!(matches!(List::from_bytes(&list.to_bytes()), Err(ListError::Format(3))));
+    }
+
+    #[test]
+    fn a_list_has_the_oldest_format_that_can_say_what_is_in_it() {
+        let mut list = sorted(sample());
+        assert_eq!(format_of(&list.steps, &list.settings), 1);
+        list.steps[0].when = Some("facts.memory_mb >= 2048".into());
+        assert_eq!(format_of(&list.steps, &list.settings), 2);
+        assert!(list.check().is_err(), "format 1 knows no condition");
+        list.format = 2;
+        assert!(list.check().is_ok());
+        assert_eq!(List::from_bytes(&list.to_bytes()).unwrap(), list);
+        list.steps[0].when = Some("facts.memory_mb >=".into());
+        assert!(list.check().is_err());
+    }
+
+    #[test]
+    fn bytes_of_format_2_stay_as_they_are() {
+        let list = every_action();
+        list.check().unwrap();
+        assert_eq!(List::from_bytes(&list.to_bytes()).unwrap(), list);
+        assert_eq!(
+            list.digest().to_string(),
+            "6861dedaf1f56d68ace961349d21460434a49f8bf83314854801a53929ba678e"
+        );
     }
 
     #[test]

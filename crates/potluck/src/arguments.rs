@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Node(commands::status::NodeArgs),
     Logs(commands::logs::Args),
     Trace(commands::trace::Args),
+    Facts(commands::facts::Args),
     Gc(commands::gc::Args),
     Backup(commands::backup::BackupArgs),
     Restore(commands::backup::RestoreArgs),
@@ -183,6 +184,7 @@ mod tests {
           node         Shows all that the server knows of one node
           logs         Shows what the steps of a node printed, and how they ended
           trace        Shows who a node asked, who answered, where each byte came from, and how each step ended
+          facts        Prints the facts of this machine, which conditions and templates may use
           gc           Removes releases that nobody is assigned, and the chunks that no release needs
           backup       Writes all that a server needs into one file, while it runs
           restore      Makes a server's data directory from a backup

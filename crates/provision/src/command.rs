@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
+use crate::engine::{Fault, clip, failed};
 use crate::journal::JournalError;
 use crate::leftover;
 use crate::state::Process;
@@ -60,6 +61,25 @@ pub(crate) enum CommandError {
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
     pub(crate) last_line: String,
+}
+
+impl Ended {
+    /// Nothing, if it ended with exit code 0; else that `what` did not.
+    pub(crate) fn ok(&self, what: &str) -> Result<(), Fault> {
+        let said = if self.last_line.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", clip(&self.last_line))
+        };
+        match self.exit {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(code) => Err(failed(format!("{what} ended with exit code {code}{said}"))),
+            Exit::Signal(signal) => Err(failed(format!("{what} was ended by {}{said}", signal_name(signal)))),
+            Exit::TimedOut => Err(failed(format!(
+                "{what} took longer than the step may, and was ended{said}"
+            ))),
+        }
+    }
 }
 
 pub(crate) fn run(

@@ -1,12 +1,14 @@
 //! Goes through the steps of a list, in order, and notes each before and after it is done.
 //!
-//! - A failed step ends the run: steps behind it are `blocked`, whether they need it or not. (A way to say otherwise comes with
-//!   a later format of the list.) A skipped step satisfies those that need it.
+//! - A failed step ends the run: steps behind it are `blocked`, whether they need it or not, unless it says `on_failure =
+//!   "continue"`: then only those that need it are. A skipped step satisfies those that need it.
+//! - A step that others notify is done if one of them changed something, in this run or in one before that did not come so far.
 //! - A run that was cut off is taken up again by the next job for the same list: steps that had ended well are not done again and
 //!   count as they ended; the interrupted one is reported as such and done again, once a job.
 //! - A run that is over is begun anew by the next job: what is as it should be is `unchanged`.
 //! - What changes nothing costs no sync: the note that a step starts is synced just before its first change.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
@@ -15,24 +17,32 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use potluck_model::list::{Action, List, Step};
+use potluck_model::condition::Condition;
+use potluck_model::facts::Facts;
+use potluck_model::list::{List, OnFailure, OnInterrupt, RETRY_DELAY_SECONDS_MAX, Step};
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{Digest, NodeId, StepId};
 
+use crate::accounts::Account;
 use crate::archive::ArchiveError;
 use crate::command::{self, CommandError, Event};
 use crate::content::Contents;
 use crate::executor::halt_path;
+use crate::facts;
 use crate::journal::{Journal, JournalError};
 use crate::leftover;
+use crate::limits;
 use crate::machine::Machine;
 use crate::place::{self, PlaceError};
 use crate::placed::PlacedFiles;
 use crate::private::Private;
 use crate::root::{MachineRoot, under_root};
 use crate::stage::Stage;
-use crate::state::{Fact, Open};
+use crate::state::{Fact, Open, of_step};
 use crate::steps;
+
+/// How often a step that waits to be tried again looks whether it is halted.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a run is about. Nothing of it changes while it runs.
 pub(crate) struct Setting<'a> {
@@ -60,6 +70,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) wanted: Option<BTreeSet<String>>,
     /// When the time of the current step is over.
     deadline: Instant,
+    /// Looked at once a run.
+    facts: OnceCell<Facts>,
 }
 
 /// How a step ended that did not fail otherwise.
@@ -129,6 +141,7 @@ impl<'a> Engine<'a> {
             stage,
             wanted: None,
             deadline: Instant::now(),
+            facts: OnceCell::new(),
         }
     }
 
@@ -138,9 +151,13 @@ impl<'a> Engine<'a> {
         let carried = ended.clone();
         let mut recap = Recap::default();
         let mut failure: Option<StepId> = None;
+        let handlers: BTreeSet<&StepId> = self.setting.list.steps.iter().flat_map(|step| &step.notify).collect();
         for step in &self.setting.list.steps {
             if let Some(outcome) = carried.get(&step.id) {
                 recap.count(*outcome);
+                if *outcome == Outcome::Failed && step.on_failure == OnFailure::Stop {
+                    failure = Some(step.id.clone());
+                }
                 continue;
             }
             let outcome = if let Some(reason) = blocked(step, &ended, failure.as_ref()) {
@@ -151,10 +168,13 @@ impl<'a> Engine<'a> {
                     Instant::now(),
                     Done::new(Outcome::Halted, "the fleet is halted"),
                 )?
+            } else if handlers.contains(&step.id) && !self.is_notified(&step.id) {
+                let done = Done::new(Outcome::Skipped, "nothing that it follows changed");
+                self.end(&step.id, Instant::now(), done)?
             } else {
                 self.step(step)?
             };
-            if outcome == Outcome::Failed {
+            if outcome == Outcome::Failed && step.on_failure == OnFailure::Stop {
                 failure = Some(step.id.clone());
             }
             ended.insert(step.id.clone(), outcome);
@@ -185,9 +205,13 @@ impl<'a> Engine<'a> {
             }
             same = run.list == setting.digest && run.root == setting.root.path();
             if same {
-                carried = run.ended;
-                carried
-                    .retain(|_, outcome| matches!(outcome, Outcome::Changed | Outcome::Unchanged | Outcome::Skipped));
+                // What it came to when it was interrupted may have been noted just now.
+                carried = self.journal.state().run.clone().map_or(run.ended, |run| run.ended);
+                carried.retain(|step, outcome| match outcome {
+                    Outcome::Changed | Outcome::Unchanged | Outcome::Skipped => true,
+                    Outcome::Failed => self.on_interrupt(step) == OnInterrupt::Fail,
+                    _ => false,
+                });
             }
         }
         if !same {
@@ -214,9 +238,18 @@ impl<'a> Engine<'a> {
                 }
             }
         }
+        let mut outcome = Outcome::Interrupted;
+        if list == self.setting.digest {
+            // It may have changed what others are to follow, and will find it as it should be.
+            self.notify(&open.step)?;
+            if self.on_interrupt(&open.step) == OnInterrupt::Fail {
+                outcome = Outcome::Failed;
+                message += "; it is not done again in this run (on_interrupt)";
+            }
+        }
         let what = What::StepEnded {
             step: open.step.clone(),
-            outcome: Outcome::Interrupted,
+            outcome,
             millis: 0,
             exit: None,
             message,
@@ -225,21 +258,91 @@ impl<'a> Engine<'a> {
         self.journal.sync()
     }
 
+    fn on_interrupt(&self, id: &StepId) -> OnInterrupt {
+        let step = self.setting.list.steps.iter().find(|step| step.id == *id);
+        step.map_or(OnInterrupt::Again, |step| step.on_interrupt)
+    }
+
+    fn is_notified(&self, id: &StepId) -> bool {
+        let configuration = &self.setting.list.configuration;
+        self.journal.state().notified.contains(&of_step(configuration, id))
+    }
+
+    /// Notes that a step changed something, for those that follow it.
+    fn notify(&mut self, id: &StepId) -> Result<(), JournalError> {
+        let setting = self.setting;
+        let Some(step) = setting.list.steps.iter().find(|step| step.id == *id) else {
+            return Ok(());
+        };
+        for handler in &step.notify {
+            if !self.is_notified(handler) {
+                let fact = Fact::Notified {
+                    configuration: setting.list.configuration.clone(),
+                    step: handler.clone(),
+                };
+                self.journal.append(Some(setting.digest), None, Some(fact))?;
+            }
+        }
+        Ok(())
+    }
+
     fn step(&mut self, step: &Step) -> Result<Outcome, JournalError> {
         let start = Instant::now();
-        self.deadline = start
-            .checked_add(Duration::from_secs(step.timeout_seconds))
-            .unwrap_or(start + Duration::from_secs(u64::from(u32::MAX)));
         self.note(What::StepStarted { step: step.id.clone() }, None)?;
-        let done = match self.guarded(step) {
-            Ok(done) => done,
-            Err(Fault::Failed(message)) => Done::new(Outcome::Failed, message),
-            Err(Fault::Journal(error)) => return Err(error),
+        let tries = 1 + step.retry.map_or(0, |retry| retry.times);
+        let mut delay = step.retry.map_or(0, |retry| retry.delay_seconds);
+        let mut number = 1;
+        let done = loop {
+            self.deadline = Instant::now()
+                .checked_add(Duration::from_secs(step.timeout_seconds))
+                .unwrap_or_else(|| Instant::now() + Duration::from_secs(u64::from(u32::MAX)));
+            let done = match self.guarded(step) {
+                Ok(done) => done,
+                Err(Fault::Failed(message)) => Done::new(Outcome::Failed, message),
+                Err(Fault::Journal(error)) => return Err(error),
+            };
+            if done.outcome != Outcome::Failed || number >= tries || self.halted() {
+                break done;
+            }
+            let line = format!(
+                "(try {number} of {tries} failed: {}; trying again in {delay} s)",
+                clip(&done.message)
+            );
+            self.say(&step.id, line)?;
+            self.wait(Duration::from_secs(delay));
+            delay = (2 * delay).min(RETRY_DELAY_SECONDS_MAX);
+            number += 1;
         };
+        if matches!(done.outcome, Outcome::Changed | Outcome::Failed) {
+            self.notify(&step.id)?;
+        }
         self.end(&step.id, start, done)
     }
 
+    /// Until the time is over, or no further step may start.
+    fn wait(&self, most: Duration) {
+        let start = Instant::now();
+        while !self.halted() {
+            let left = most.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+
     fn guarded(&mut self, step: &Step) -> Result<Done, Fault> {
+        if let Some(when) = &step.when {
+            let condition = Condition::parse(when).map_err(|fault| failed(format!("its condition: {fault}")))?;
+            let holds = condition.holds(self.facts()).map_err(|unknown| {
+                failed(format!(
+                    "its condition asks for facts.{unknown}, which this version of Potluck does not know: update it"
+                ))
+            })?;
+            if !holds {
+                return Ok(Done::new(Outcome::Skipped, format!("not here: {}", clip(when))));
+            }
+        }
         if let Some(creates) = &step.creates {
             let there = self
                 .setting
@@ -256,26 +359,22 @@ impl<'a> Engine<'a> {
             let guard = unless.join(" ");
             return Ok(Done::new(Outcome::Skipped, format!("`{}` says so", clip(&guard))));
         }
-        match &step.action {
-            Action::Run { .. } => steps::run::run(self, step),
-            Action::File {
-                source,
-                dest,
-                mode,
-                keep,
-            } => steps::file::run(
-                self,
-                step,
-                &steps::file::Placing {
-                    source,
-                    dest,
-                    mode: *mode,
-                    keep: *keep,
-                },
-            ),
-            Action::Archive { source, dest } => steps::archive::run(self, step, source, dest),
-            Action::Package { sources } => steps::package::run(self, step, sources),
+        let kind = steps::of(&step.action);
+        let root = &self.setting.root;
+        if let Some(what) = kind.concerns_machine().filter(|_| !root.is_machine()) {
+            return Err(failed(format!(
+                "unsupported: {what} concern the whole machine, and the root is {}",
+                root.path().display()
+            )));
         }
+        kind.run(self, step)
+    }
+
+    /// What this machine says of itself.
+    pub(crate) fn facts(&self) -> &Facts {
+        let setting = self.setting;
+        self.facts
+            .get_or_init(|| facts::facts(&setting.machine, setting.root.path()))
     }
 
     /// Notes the end of a step. Synced if it changed something or may have; else with what comes next.
@@ -304,15 +403,70 @@ impl<'a> Engine<'a> {
         self.journal.sync()
     }
 
+    /// Reports a line of a step.
+    fn say(&mut self, step: &StepId, line: String) -> Result<(), JournalError> {
+        let step = step.clone();
+        self.note(What::StepOutput { step, line }, None)
+    }
+
+    /// A program of the machine, with the environment that such have in steps.
+    pub(crate) fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", &self.setting.search)
+            .env("HOME", "/root")
+            .env("LANG", "C.UTF-8")
+            .env("POTLUCK_NODE", self.setting.node.to_string())
+            .current_dir("/");
+        command
+    }
+
+    /// The command, as that user.
+    pub(crate) fn as_user(&self, command: Command, account: &Account) -> Result<Command, Fault> {
+        let own = rustix::process::geteuid();
+        if own.as_raw() == account.uid {
+            return Ok(command);
+        }
+        if !own.is_root() {
+            return Err(failed(
+                "unsupported: only root can run a step as another user, and the agent does not run as root",
+            ));
+        }
+        let (uid, gid) = (format!("--reuid={}", account.uid), format!("--regid={}", account.gid));
+        let args = [uid.as_str(), gid.as_str(), "--init-groups", "--"];
+        Ok(limits::wrap("setpriv", &args, command))
+    }
+
     /// Runs a command of a step within what is left of its time; `output`: its lines are reported.
-    pub(crate) fn execute(&mut self, step: &StepId, command: Command, output: bool) -> Result<command::Ended, Fault> {
+    pub(crate) fn execute(&mut self, step: &Step, command: Command, output: bool) -> Result<command::Ended, Fault> {
+        self.execute_seeing(step, command, output, &mut |_| {})
+    }
+
+    /// Likewise; `see` gets each line that is kept.
+    pub(crate) fn execute_seeing(
+        &mut self,
+        step: &Step,
+        command: Command,
+        output: bool,
+        see: &mut dyn FnMut(&str),
+    ) -> Result<command::Ended, Fault> {
         self.about_to_change()?;
         let program = command.get_program().to_string_lossy().into_owned();
+        let (command, unkept) = match &step.limits {
+            Some(limits) => limits::apply(command, limits, self.setting.machine.systemd),
+            None => (command, None),
+        };
+        if let Some(unkept) = unkept.filter(|_| output) {
+            self.say(&step.id, unkept.to_owned())?;
+        }
+        let step = &step.id;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let (journal, digest) = (&mut self.journal, self.setting.digest);
         let mut sink = |event| match event {
             Event::Spawned(process) => journal.append(Some(digest), None, Some(Fact::Spawned(process))),
             Event::Line(line) if output => {
+                see(&line);
                 let what = What::StepOutput {
                     step: step.clone(),
                     line,
@@ -323,7 +477,7 @@ impl<'a> Engine<'a> {
         };
         command::run(command, left, &mut sink).map_err(|error| match error {
             CommandError::Journal(error) => Fault::Journal(error),
-            CommandError::Start(error) => failed(format!("cannot start {program}: {error}")),
+            CommandError::Start(error) => failed(format!("cannot start {program}: {error}{}", advice(&error))),
             CommandError::Wait(error) => failed(format!("{program} ran, but: {error}")),
         })
     }
@@ -332,7 +486,13 @@ impl<'a> Engine<'a> {
     pub(crate) fn question(&mut self, command: Command) -> Result<command::Ended, Fault> {
         let program = command.get_program().to_string_lossy().into_owned();
         let left = self.deadline.saturating_duration_since(Instant::now());
-        command::run(command, left, &mut |_| Ok(())).map_err(|error| failed(format!("cannot run {program}: {error}")))
+        command::run(command, left, &mut |_| Ok(())).map_err(|error| {
+            let advice = match &error {
+                CommandError::Start(error) => advice(error),
+                _ => "",
+            };
+            failed(format!("cannot run {program}: {error}{advice}"))
+        })
     }
 
     fn halted(&self) -> bool {
@@ -369,6 +529,15 @@ fn blocked(step: &Step, ended: &BTreeMap<StepId, Outcome>, failure: Option<&Step
         Some(Outcome::Interrupted) | None => Some(format!("it needs {need}, which has not ended")),
     });
     need.or_else(|| failure.map(|failure| format!("after the failure of {failure}")))
+}
+
+/// What to do when a program does not start.
+fn advice(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        " (it, or the interpreter that it names, is not installed here: a package step before this one can see to that)"
+    } else {
+        ""
+    }
 }
 
 /// Shortens what may be long, for messages.

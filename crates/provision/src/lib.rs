@@ -8,15 +8,18 @@
 //! # Non-goals
 //! It does not confine what a `run` step does, and it does not undo.
 
+mod accounts;
 mod archive;
 mod command;
 mod content;
 mod engine;
 mod executor;
+mod facts;
 mod file;
 mod job;
 mod journal;
 mod leftover;
+mod limits;
 mod lock;
 mod machine;
 mod place;
@@ -33,6 +36,7 @@ mod trust;
 
 pub use content::damaged_content;
 pub use executor::{Executor, ExecutorError, LastRun, RunState, halt, last_words, state};
+pub use facts::facts;
 pub use job::{Arrival, JOB_BYTES_MAX, Job, Part};
 pub use journal::{JOURNAL_BYTES_MAX, JOURNAL_FORMAT, JournalError};
 pub use lock::running;

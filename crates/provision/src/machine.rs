@@ -42,6 +42,8 @@ impl PackageManager {
 pub struct Machine {
     /// Its package manager, if it has one that is supported.
     pub packages: Option<PackageManager>,
+    /// Whether systemd runs.
+    pub systemd: bool,
 }
 
 impl Machine {
@@ -55,7 +57,11 @@ impl Machine {
         } else {
             None
         };
-        Self { packages }
+        Self {
+            packages,
+            // As sd_booted(3) finds out.
+            systemd: any(&["/run/systemd/system"]),
+        }
     }
 }
 
@@ -83,7 +89,12 @@ pub fn usable(list: &List, machine: &Machine) -> BTreeSet<Digest> {
                         uses(input);
                     }
                 }
-                Action::File { source, .. } | Action::Archive { source, .. } => uses(source),
+                Action::File { source, .. }
+                | Action::Archive { source, .. }
+                | Action::Template { source, .. }
+                | Action::Ansible { source, .. }
+                | Action::CloudInit { source, .. } => uses(source),
+                Action::Directory { .. } | Action::Link { .. } | Action::Service { .. } | Action::User { .. } => {}
             }
         }
     }
@@ -99,7 +110,7 @@ pub fn usable(list: &List, machine: &Machine) -> BTreeSet<Digest> {
 #[cfg(test)]
 mod tests {
     use potluck_model::AudienceName;
-    use potluck_model::list::{LIST_FORMAT, Step};
+    use potluck_model::list::{LIST_FORMAT, Settings, Step};
 
     use super::*;
 
@@ -121,22 +132,22 @@ mod tests {
             steps: steps
                 .into_iter()
                 .enumerate()
-                .map(|(index, action)| Step {
-                    id: format!("s{index}").parse().unwrap(),
-                    action,
-                    needs: vec![],
-                    unless: None,
-                    creates: None,
-                    timeout_seconds: 1,
-                })
+                .map(|(index, action)| Step::new(format!("s{index}").parse().unwrap(), action, 1))
                 .collect(),
+            settings: Settings::default(),
         };
         list.check().unwrap();
         list
     }
 
     fn names(list: &List, packages: Option<PackageManager>) -> Vec<&'static str> {
-        let usable = usable(list, &Machine { packages });
+        let usable = usable(
+            list,
+            &Machine {
+                packages,
+                ..Machine::default()
+            },
+        );
         ["a.deb", "a.rpm", "b.rpm", "notes"]
             .into_iter()
             .filter(|name| usable.contains(&Digest::of(name.as_bytes())))
@@ -166,6 +177,7 @@ mod tests {
                 dest: "/srv/a.rpm".into(),
                 mode: None,
                 keep: false,
+                purge: false,
             },
         ]);
         assert_eq!(

@@ -81,7 +81,12 @@ pub(crate) fn file(engine: &mut Engine<'_>, entry: &Entry) -> Result<PathBuf, Fa
 pub(crate) fn is_wanted(list: &List, state: &State, root: &Path) -> bool {
     list.steps.iter().any(|step| {
         let ran = || steps::run::once(list, step, root).is_some_and(|key| state.ran.contains_key(&key));
-        step.unless.is_some() || (matches!(step.action, Action::Run { .. }) && !ran())
+        step.unless.is_some()
+            || match step.action {
+                Action::Run { .. } | Action::CloudInit { .. } => !ran(),
+                Action::Ansible { .. } => true,
+                _ => false,
+            }
     })
 }
 

@@ -1,6 +1,6 @@
 //! What the journal adds up to: the last run, and what was done once and is not to be done again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use potluck_model::trace::{Outcome, Recap, What};
@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) const RAN_MAX: usize = 100_000;
 /// How many directories that archives were unpacked to are remembered.
 pub(crate) const UNPACKED_MAX: usize = 10_000;
+
+/// How many steps that are to follow a change are remembered: those of the largest list.
+pub(crate) const NOTIFIED_MAX: usize = 10_000;
 
 /// One line of the journal.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -49,6 +52,11 @@ pub(crate) enum Fact {
         step: StepId,
         archive: Digest,
     },
+    /// Something changed that a step of the configuration is to follow.
+    Notified {
+        configuration: ConfigurationName,
+        step: StepId,
+    },
 }
 
 /// A process group, named so that it can be told from a later one with the same number.
@@ -74,6 +82,9 @@ pub(crate) struct State {
     pub(crate) ran: BTreeMap<Digest, UnixMicros>,
     /// What was unpacked where: directory → `configuration/step` → archive.
     pub(crate) unpacked: BTreeMap<String, BTreeMap<String, Digest>>,
+    /// Steps that are to be done because of what changed, and have not been since: `configuration/step`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) notified: BTreeSet<String>,
 }
 
 /// A run of a list, finished or not.
@@ -118,6 +129,9 @@ impl State {
             }
             Some(What::StepEnded { step, outcome, .. }) => {
                 run.open = None;
+                if matches!(outcome, Outcome::Changed | Outcome::Unchanged) && !self.notified.is_empty() {
+                    self.notified.remove(&of_step(&run.configuration, step));
+                }
                 // An interrupted step is done again: it has not ended.
                 if *outcome != Outcome::Interrupted {
                     run.ended.insert(step.clone(), *outcome);
@@ -177,14 +191,20 @@ impl State {
                     by.split_once('/')
                         .is_some_and(|(name, _)| name == configuration.as_str())
                 });
-                here.insert(unpacked_by(configuration, step), *archive);
+                here.insert(of_step(configuration, step), *archive);
+            }
+            Fact::Notified { configuration, step } => {
+                if self.notified.len() >= NOTIFIED_MAX {
+                    self.notified.pop_first();
+                }
+                self.notified.insert(of_step(configuration, step));
             }
         }
     }
 }
 
-/// Who unpacked: the key in `State::unpacked`.
-pub(crate) fn unpacked_by(configuration: &ConfigurationName, step: &StepId) -> String {
+/// A step of a configuration: the key in `State::unpacked`, and what is in `State::notified`.
+pub(crate) fn of_step(configuration: &ConfigurationName, step: &StepId) -> String {
     format!("{configuration}/{step}")
 }
 

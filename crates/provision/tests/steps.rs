@@ -339,6 +339,7 @@ fn files_get_their_bytes_modes_and_links_and_nothing_else_is_touched() {
                 dest: "/etc/deep/one.conf".into(),
                 mode: Some(0o4711),
                 keep: false,
+                purge: false,
             },
         )
         .list();

@@ -13,13 +13,14 @@ const FILES: &str = "files";
 pub(super) fn read(tree: &Tree<'_>, errors: &mut Vec<ConfigurationError>) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut numbered: Vec<(u64, &str, Kind)> = Vec::new();
-    for entry in tree.0.iter().filter(|entry| !entry.path.contains('/')) {
+    for entry in tree.entries.iter().filter(|entry| !entry.path.contains('/')) {
         if entry.path == FILES && matches!(entry.kind, TreeKind::Directory) {
             let action = Action::File {
                 source: FILES.to_owned(),
                 dest: "/".to_owned(),
                 mode: None,
                 keep: false,
+                purge: false,
             };
             steps.push(step(FILES, action));
             continue;
@@ -32,7 +33,7 @@ pub(super) fn read(tree: &Tree<'_>, errors: &mut Vec<ConfigurationError>) -> Vec
             }),
         }
     }
-    if tree.0.is_empty() {
+    if tree.entries.is_empty() {
         let message = "the directory is empty: there is nothing to publish".to_owned();
         errors.push(ConfigurationError::new(".", message));
     }
@@ -132,6 +133,7 @@ fn group(numbered: &[(u64, &str, Kind)]) -> Vec<Step> {
                     env: Vec::new(),
                     exit: Vec::new(),
                     inputs: Vec::new(),
+                    user: None,
                 };
                 steps.push(step(names::of_script(path), action));
             }
@@ -173,16 +175,11 @@ fn source(action: &Action) -> Option<&str> {
     match action {
         Action::Run { source, .. } | Action::File { source, .. } | Action::Archive { source, .. } => Some(source),
         Action::Package { sources } => sources.first().map(String::as_str),
+        // A bare directory makes no others.
+        _ => None,
     }
 }
 
 fn step(name: &str, action: Action) -> Step {
-    Step {
-        id: names::to_id(name),
-        action,
-        needs: Vec::new(),
-        unless: None,
-        creates: None,
-        timeout_seconds: TIMEOUT_SECONDS,
-    }
+    Step::new(names::to_id(name), action, TIMEOUT_SECONDS)
 }

@@ -54,6 +54,11 @@ pub(super) fn of_archive(path: &str) -> &str {
     strip_end(base(path), &ARCHIVES).unwrap_or_else(|| base(path))
 }
 
+/// Without the end that says that it is a template.
+pub(super) fn of_template(path: &str) -> &str {
+    strip_end(base(path), &[".j2", ".jinja", ".tmpl"]).unwrap_or_else(|| base(path))
+}
+
 pub(super) fn of_script(path: &str) -> &str {
     let base = base(path);
     match base.rsplit_once('.') {

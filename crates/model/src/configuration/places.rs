@@ -59,8 +59,12 @@ pub(super) fn conflicts<'a>(steps: impl Iterator<Item = Option<&'a Step>>, tree:
 }
 
 fn placed_by(step: &Step, tree: &Tree<'_>) -> Vec<(String, Kind)> {
-    let Action::File { source, dest, .. } = &step.action else {
-        return Vec::new();
+    let (source, dest) = match &step.action {
+        Action::File { source, dest, .. } => (source, dest),
+        Action::Template { dest, .. } => return vec![(dest.clone(), Kind::File)],
+        Action::Link { dest, .. } => return vec![(dest.clone(), Kind::Link)],
+        Action::Directory { dest, .. } => return vec![(dest.clone(), Kind::Directory)],
+        _ => return Vec::new(),
     };
     let dest = dest.trim_end_matches('/');
     tree.under(source)
@@ -84,7 +88,7 @@ pub(super) fn warnings(steps: &[Step], tree: &Tree<'_>) -> Vec<String> {
             .any(|path| is_under(path, directory))
     };
     let mut unused: BTreeMap<&str, usize> = BTreeMap::new();
-    for entry in tree.0 {
+    for entry in tree.entries {
         if matches!(entry.kind, TreeKind::Directory) || used.contains(entry.path.as_str()) {
             continue;
         }
@@ -134,8 +138,15 @@ fn used<'a>(steps: &[Step], tree: &Tree<'a>) -> BTreeSet<&'a str> {
             Action::Run {
                 source, args, inputs, ..
             } => words.chain([source]).chain(args).chain(inputs).collect(),
-            Action::File { source, .. } | Action::Archive { source, .. } => words.chain([source]).collect(),
+            Action::Ansible { source, args, .. } => words.chain([source]).chain(args).collect(),
+            Action::File { source, .. }
+            | Action::Archive { source, .. }
+            | Action::Template { source, .. }
+            | Action::CloudInit { source, .. } => words.chain([source]).collect(),
             Action::Package { sources } => words.chain(sources).collect(),
+            Action::Directory { .. } | Action::Link { .. } | Action::Service { .. } | Action::User { .. } => {
+                words.collect()
+            }
         };
         named.extend(words.into_iter().map(|word| {
             let word = word.strip_prefix("./").unwrap_or(word);

@@ -1,28 +1,14 @@
 //! One `[[step]]` of a `configuration.toml`.
 
-use std::collections::BTreeMap;
-
 use toml::de::DeTable;
 
-use super::fault::nearest;
-use super::value::{MODE_ADVICE, Reader, Span, Value};
-use super::{CONFIGURATION_FILE, TIMEOUT_SECONDS, TIMEOUT_SECONDS_MAX, Tree, TreeKind, names};
+use super::keys::{self, KINDS};
+use super::value::{Reader, Span, Value};
+use super::{TIMEOUT_SECONDS, TIMEOUT_SECONDS_MAX, Tree, names};
 use crate::StepId;
-use crate::list::{Action, EnvVar, ExitMeaning, ExitOutcome, PATH_BYTES_MAX, Step};
+use crate::condition::Condition;
+use crate::list::{PATH_BYTES_MAX, Step};
 use crate::units::parse_duration;
-
-const KINDS: [&str; 4] = ["run", "file", "archive", "package"];
-const COMMON_KEYS: [&str; 5] = ["id", "needs", "unless", "creates", "timeout"];
-
-/// Keys of one kind of step, beside the common ones.
-fn keys_of(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "run" => &["run", "args", "env", "exit", "inputs"],
-        "file" => &["file", "dest", "mode", "keep"],
-        "archive" => &["archive", "dest"],
-        _ => &["package"],
-    }
-}
 
 /// A step as it was written, before it is known to fit the others.
 pub(super) struct Draft {
@@ -32,6 +18,7 @@ pub(super) struct Draft {
     /// Whether the id was made of the source's name.
     pub(super) is_derived: bool,
     pub(super) needs: Vec<(String, Span)>,
+    pub(super) notify: Vec<(String, Span)>,
     /// Where its destination is.
     pub(super) dest_at: Option<Span>,
     /// `None`: something is wrong with it.
@@ -40,12 +27,12 @@ pub(super) struct Draft {
 
 /// Reads one step.
 pub(super) struct StepReader<'r, 'e, 't> {
-    reader: &'r mut Reader<'e>,
-    table: &'t DeTable<'t>,
-    at: Span,
-    tree: &'t Tree<'t>,
+    pub(super) reader: &'r mut Reader<'e>,
+    pub(super) table: &'t DeTable<'t>,
+    pub(super) at: Span,
+    pub(super) tree: &'t Tree<'t>,
     /// How it is called in messages: by its id, else by its number.
-    label: String,
+    pub(super) label: String,
     errors_before: usize,
 }
 
@@ -74,10 +61,18 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
     }
 
     pub(super) fn read(mut self) -> Option<Draft> {
-        let kinds: Vec<&'static str> = KINDS
+        let mut kinds: Vec<&'static str> = KINDS
             .into_iter()
             .filter(|kind| self.table.contains_key(*kind))
             .collect();
+        // What is a kind of step of its own may also say something of another: `user` of `run`.
+        if let [first, second] = kinds[..] {
+            if keys::names_of(first).any(|name| name == second) {
+                kinds.pop();
+            } else if keys::names_of(second).any(|name| name == first) {
+                kinds.remove(0);
+            }
+        }
         let is_known = self.check_keys(&kinds);
         let kind = match kinds[..] {
             [kind] => kind,
@@ -111,20 +106,30 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
                 Some((text, value.span()))
             })
             .and_then(|(text, span)| self.absolute("creates", &text, &span));
+        let when = self.when();
         let timeout_seconds = self.timeout();
+        let notify = self.value("notify", |reader, value| {
+            reader.strings("notify", value, "notify = [\"reload-nginx\"]")
+        });
+        let (retry, limits) = (self.retry(), self.limits());
+        let on_failure = self.on_failure();
+        let on_interrupt = self.on_interrupt();
         let is_good = self.reader.errors.len() == self.errors_before;
         Some(Draft {
             at,
             is_derived,
             needs: needs.unwrap_or_default(),
+            notify: notify.unwrap_or_default(),
             dest_at: self.table.get("dest").map(Value::span),
             step: action.filter(|_| is_good).map(|action| Step {
-                id: id.clone(),
-                action,
-                needs: Vec::new(),
                 unless,
                 creates,
-                timeout_seconds,
+                when,
+                retry,
+                on_failure,
+                on_interrupt,
+                limits,
+                ..Step::new(id.clone(), action, timeout_seconds)
             }),
             id,
         })
@@ -133,12 +138,13 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
     /// Whether all keys are known; notes those that are not, or that belong to another kind of step.
     fn check_keys(&mut self, kinds: &[&'static str]) -> bool {
         let known: Vec<&str> = match kinds {
-            [kind] => COMMON_KEYS.iter().chain(keys_of(kind)).copied().collect(),
-            _ => COMMON_KEYS
-                .iter()
-                .chain(KINDS.iter().flat_map(|kind| keys_of(kind)))
-                .copied()
-                .collect(),
+            [kind] => keys::common_names().chain(keys::names_of(kind)).collect(),
+            _ => {
+                let mut all: Vec<&str> = keys::KEYS.iter().map(|key| key.name).collect();
+                all.sort_unstable();
+                all.dedup();
+                all
+            }
         };
         let mut is_known = true;
         for (key, _) in self.table {
@@ -147,7 +153,7 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
                 continue;
             }
             is_known = false;
-            let owners: Vec<&str> = KINDS.into_iter().filter(|kind| keys_of(kind).contains(&name)).collect();
+            let owners = keys::owners(name);
             if let ([kind], false) = (kinds, owners.is_empty()) {
                 if !KINDS.contains(&name) {
                     let message = format!(
@@ -165,7 +171,11 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
         is_known
     }
 
-    fn value<T>(&mut self, key: &str, read: impl FnOnce(&mut Reader<'e>, &'t Value<'t>) -> Option<T>) -> Option<T> {
+    pub(super) fn value<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Reader<'e>, &'t Value<'t>) -> Option<T>,
+    ) -> Option<T> {
         let value = self.table.get(key)?;
         read(self.reader, value)
     }
@@ -187,234 +197,16 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
             .or_else(|| source.as_array()?.iter().next()?.get_ref().as_str())?;
         let source = source.trim_end_matches('/');
         let name = match kind {
-            "run" => names::of_script(source),
+            "run" | "ansible" | "cloud-init" => names::of_script(source),
+            "template" => names::of_template(source),
+            "service" if !source.contains('.') => &format!("{source}.service"),
+            // A user is often called like its service and its package.
+            "user" => &format!("user-{source}"),
             "archive" => names::of_archive(source),
             "package" => names::of_package(source),
             _ => names::base(source),
         };
         Some((names::to_id(name), self.at.clone(), true))
-    }
-
-    fn action(&mut self, kind: &str) -> Option<Action> {
-        match kind {
-            "run" => {
-                let source = self.source("run", "run = \"tune.sh\"", |kind| matches!(kind, TreeKind::File { .. }));
-                let args = self.value("args", |reader, value| {
-                    reader.strings("args", value, "args = [\"--fast\"]")
-                });
-                let (env, exit, inputs) = (self.env(), self.exit(), self.inputs());
-                Some(Action::Run {
-                    source: source?,
-                    args: args.unwrap_or_default().into_iter().map(|(text, _)| text).collect(),
-                    env,
-                    exit,
-                    inputs,
-                })
-            }
-            "file" => {
-                let source = self.source("file", "file = \"site\"", |_| true);
-                let is_directory = source
-                    .as_ref()
-                    .and_then(|source| self.tree.find(source))
-                    .is_some_and(|entry| matches!(entry.kind, TreeKind::Directory));
-                let dest = self.dest(is_directory || source.is_none());
-                let mode = self.mode();
-                let keep = self.value("keep", |reader, value| reader.boolean("keep", value));
-                Some(Action::File {
-                    source: source?,
-                    dest: dest?,
-                    mode,
-                    keep: keep.unwrap_or(false),
-                })
-            }
-            "archive" => {
-                let source = self.source("archive", "archive = \"app.tar.gz\"", |kind| {
-                    matches!(kind, TreeKind::File { .. })
-                });
-                if let Some(source) = &source
-                    && !names::is_archive(source)
-                {
-                    let message = format!(
-                        "{source:?} cannot be unpacked: archives end in {}",
-                        names::ARCHIVES.join(", ")
-                    );
-                    let span = self.table["archive"].span();
-                    self.reader.fault(&span, "archive", message);
-                }
-                let dest = self.dest(true);
-                Some(Action::Archive {
-                    source: source?,
-                    dest: dest?,
-                })
-            }
-            "package" => self.packages().map(|sources| Action::Package { sources }),
-            _ => None,
-        }
-    }
-
-    /// The path of an entry of the directory.
-    fn source(&mut self, key: &str, example: &str, fits: impl Fn(&TreeKind) -> bool) -> Option<String> {
-        let value = self.table.get(key)?;
-        let text = self.reader.string(key, value, example)?;
-        self.entry(key, &text, &value.span(), fits)
-    }
-
-    fn entry(&mut self, key: &str, text: &str, span: &Span, fits: impl Fn(&TreeKind) -> bool) -> Option<String> {
-        let path = text.strip_prefix("./").unwrap_or(text).trim_end_matches('/');
-        let Some(entry) = self.tree.find(path) else {
-            let first = path.split_whitespace().next().unwrap_or_default();
-            let (message, suggestion) = if path == CONFIGURATION_FILE {
-                (
-                    format!("{CONFIGURATION_FILE} says how files are used, and is not published itself"),
-                    None,
-                )
-            } else if text.starts_with('/') || text.split('/').any(|name| name == "..") {
-                (
-                    format!("{text:?} must be a path below the directory, such as \"site/index.html\""),
-                    None,
-                )
-            } else if key == "run" && first != path && self.tree.find(first).is_some() {
-                (
-                    format!("there is no {path:?} in the directory; arguments go into args, after run = {first:?}"),
-                    None,
-                )
-            } else {
-                let suggestion = nearest(path, self.tree.0.iter().map(|entry| entry.path.as_str()));
-                (format!("there is no {path:?} in the directory"), suggestion)
-            };
-            self.reader.fault_with(span, key, message, suggestion);
-            return None;
-        };
-        if !fits(&entry.kind) {
-            let found = match entry.kind {
-                TreeKind::Directory => "a directory",
-                TreeKind::Link => "a symbolic link (name the file itself)",
-                TreeKind::File { .. } => "a file",
-            };
-            self.reader
-                .fault(span, key, format!("{key} wants a file, and {path:?} is {found}"));
-            return None;
-        }
-        Some(path.to_owned())
-    }
-
-    fn packages(&mut self) -> Option<Vec<String>> {
-        const EXAMPLE: &str = "package = [\"nginx_1.26_amd64.deb\", \"nginx-1.26.x86_64.rpm\"]";
-        let value = self.table.get("package")?;
-        let items = match value.get_ref().as_str() {
-            Some(text) => vec![(text.to_owned(), value.span())],
-            None => self.reader.strings("package", value, EXAMPLE)?,
-        };
-        if items.is_empty() {
-            self.reader.mistyped("package", value, EXAMPLE);
-        }
-        let mut sources = Vec::new();
-        for (text, span) in items {
-            let Some(path) = self.entry("package", &text, &span, |kind| matches!(kind, TreeKind::File { .. })) else {
-                continue;
-            };
-            if names::is_package(&path) {
-                sources.push(path);
-            } else {
-                let message = format!(
-                    "{path:?} is no package: packages end in {}",
-                    names::PACKAGES.join(" or ")
-                );
-                self.reader.fault(&span, "package", message);
-            }
-        }
-        Some(sources)
-    }
-
-    fn inputs(&mut self) -> Vec<String> {
-        let items = self.value("inputs", |reader, value| {
-            reader.strings("inputs", value, "inputs = [\"settings\"]")
-        });
-        let mut inputs = Vec::new();
-        for (text, span) in items.unwrap_or_default() {
-            inputs.extend(self.entry("inputs", &text, &span, |_| true));
-        }
-        inputs
-    }
-
-    fn env(&mut self) -> Vec<EnvVar> {
-        const EXAMPLE: &str = "env = { LEVEL = \"3\" }";
-        let Some(value) = self.table.get("env") else {
-            return Vec::new();
-        };
-        let Some(table) = value.get_ref().as_table() else {
-            self.reader.mistyped("env", value, EXAMPLE);
-            return Vec::new();
-        };
-        let mut vars = Vec::new();
-        for (key, value) in table {
-            let name = key.get_ref().as_ref();
-            if name.is_empty() || name.contains(['=', '\0']) || name.starts_with("POTLUCK_") {
-                let why = if name.starts_with("POTLUCK_") {
-                    "is set by Potluck itself"
-                } else {
-                    "is no name of an environment variable"
-                };
-                self.reader.fault(&key.span(), "env", format!("{name:?} {why}"));
-            }
-            let Some(text) = value.get_ref().as_str() else {
-                self.reader.mistyped("env", value, EXAMPLE);
-                continue;
-            };
-            if text.contains('\0') {
-                let message = format!("the value of {name:?} holds a zero byte, which no environment can");
-                self.reader.fault(&value.span(), "env", message);
-            }
-            vars.push(EnvVar {
-                name: name.to_owned(),
-                value: text.to_owned(),
-            });
-        }
-        vars.sort_by(|a, b| a.name.cmp(&b.name));
-        vars
-    }
-
-    fn exit(&mut self) -> Vec<ExitMeaning> {
-        const EXAMPLE: &str = "exit = { 0 = \"changed\", 2 = \"unchanged\" }";
-        const MEANINGS: [(&str, ExitOutcome); 3] = [
-            ("changed", ExitOutcome::Changed),
-            ("unchanged", ExitOutcome::Unchanged),
-            ("failed", ExitOutcome::Failed),
-        ];
-        let Some(value) = self.table.get("exit") else {
-            return Vec::new();
-        };
-        let Some(table) = value.get_ref().as_table() else {
-            self.reader.mistyped("exit", value, EXAMPLE);
-            return Vec::new();
-        };
-        let mut exit: BTreeMap<u8, ExitOutcome> = BTreeMap::new();
-        for (key, value) in table {
-            let code = key.get_ref().as_ref();
-            let Ok(number) = code.parse::<u8>() else {
-                let message = format!("{code:?} is no exit code: those go from 0 to 255");
-                self.reader.fault(&key.span(), "exit", message);
-                continue;
-            };
-            let Some(text) = self.reader.string("exit", value, EXAMPLE) else {
-                continue;
-            };
-            match MEANINGS.iter().find(|(name, _)| *name == text) {
-                Some((_, means)) if exit.insert(number, *means).is_none() => {}
-                Some(_) => self
-                    .reader
-                    .fault(&key.span(), "exit", format!("exit code {number} is there twice")),
-                None => {
-                    let names = MEANINGS.map(|(name, _)| name);
-                    let message = format!("exit code {number} cannot mean {text:?}, but {}", names.join(", "));
-                    self.reader
-                        .fault_with(&value.span(), "exit", message, nearest(&text, names));
-                }
-            }
-        }
-        exit.into_iter()
-            .map(|(code, means)| ExitMeaning { code, means })
-            .collect()
     }
 
     fn unless(&mut self) -> Option<Vec<String>> {
@@ -425,6 +217,21 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
             self.reader.mistyped("unless", value, EXAMPLE);
         }
         Some(words.into_iter().map(|(word, _)| word).collect())
+    }
+
+    fn when(&mut self) -> Option<String> {
+        let value = self.table.get("when")?;
+        let text = self
+            .reader
+            .string("when", value, "when = \"facts.memory_mb >= 2048\"")?;
+        match Condition::parse_known(&text) {
+            Ok(_) => Some(text),
+            Err(fault) => {
+                let span = self.reader.inside(&value.span(), &text, &fault.at);
+                self.reader.fault_with(&span, "when", fault.message, fault.suggestion);
+                None
+            }
+        }
     }
 
     fn timeout(&mut self) -> u64 {
@@ -452,38 +259,7 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
         TIMEOUT_SECONDS
     }
 
-    fn mode(&mut self) -> Option<u32> {
-        let value = self.table.get("mode")?;
-        let Some(text) = value.get_ref().as_str() else {
-            self.reader.fault(&value.span(), "mode", MODE_ADVICE.to_owned());
-            return None;
-        };
-        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-        if !digits {
-            let message = format!("{text:?} is no mode: write three or four octal digits, such as \"0644\"");
-            self.reader.fault(&value.span(), "mode", message);
-            return None;
-        }
-        u32::from_str_radix(text, 8).ok()
-    }
-
-    /// `may_end_in_slash`: it is a directory that contents land in.
-    fn dest(&mut self, may_end_in_slash: bool) -> Option<String> {
-        let Some(value) = self.table.get("dest") else {
-            let message = format!("{} does not say where to: add dest = \"/...\"", self.label);
-            self.reader.fault(&self.at, "dest", message);
-            return None;
-        };
-        let text = self.reader.string("dest", value, "dest = \"/srv/www\"")?;
-        if !may_end_in_slash && text.ends_with('/') {
-            let message = format!("dest is the file's final path, with its name; {text:?} is a directory");
-            self.reader.fault(&value.span(), "dest", message);
-            return None;
-        }
-        self.absolute("dest", &text, &value.span())
-    }
-
-    fn absolute(&mut self, key: &str, text: &str, span: &Span) -> Option<String> {
+    pub(super) fn absolute(&mut self, key: &str, text: &str, span: &Span) -> Option<String> {
         let path = text.trim_end_matches('/');
         let is_good = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains('\0');
         if text.starts_with('/') && path.len() <= PATH_BYTES_MAX && path.split('/').skip(1).all(is_good) {

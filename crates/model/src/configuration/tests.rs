@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::list::{Action, EnvVar, ExitMeaning, ExitOutcome};
+use crate::list::{Action, EnvVar, ExitMeaning, ExitOutcome, OnFailure, OnInterrupt};
 
 fn directory(path: &str) -> TreeEntry {
     TreeEntry {
@@ -54,6 +54,28 @@ fn sample() -> Vec<TreeEntry> {
         file("site-old.html"),
         file("tune.sh"),
     ])
+}
+
+/// As the product does it, for files that have the text of `text_of`.
+fn resolve(
+    directory_name: &str,
+    toml: Option<&str>,
+    tree: &[TreeEntry],
+    name: Option<&ConfigurationName>,
+) -> Result<Resolved, Vec<ConfigurationError>> {
+    super::resolve(directory_name, toml, tree, name, &text_of)
+}
+
+fn text_of(path: &str) -> Option<String> {
+    let text = match path {
+        "app.conf" => "listen {{ facts.hostname }}\n",
+        "broken.j2" => "a\n{{ x\n",
+        "user-data.yaml" => "#cloud-config\nruncmd: [true]\nwrite_files: []\n",
+        "tune.sh" => "#!/bin/sh\nset -eu\ntrue\n",
+        "careless.sh" => "#!/bin/bash\ncd /srv\nrm -rf x\n",
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 fn resolved(toml: &str) -> Resolved {
@@ -129,7 +151,8 @@ fn every_key_reaches_the_list() {
             source: "app.conf".into(),
             dest: "/etc/app.conf".into(),
             mode: Some(0o640),
-            keep: true
+            keep: true,
+            purge: false
         }
     );
     assert_eq!(
@@ -138,7 +161,8 @@ fn every_key_reaches_the_list() {
             source: "site".into(),
             dest: "/srv/www".into(),
             mode: None,
-            keep: false
+            keep: false,
+            purge: false
         }
     );
     assert_eq!(
@@ -168,8 +192,215 @@ fn every_key_reaches_the_list() {
                 exit(10, ExitOutcome::Failed)
             ],
             inputs: vec!["site".into(), "docs".into()],
+            user: None,
         }
     );
+}
+
+#[test]
+fn every_kind_of_step_reaches_the_list() {
+    let resolved = resolved(
+        r#"
+        [vars]
+        workers = 4
+        names = ["a", "b"]
+        limit = { soft = 10 }
+
+        [[step]]
+        template = "app.conf"
+        dest = "/etc/listen.conf"
+        notify = ["app.service"]
+        when = "facts.memory_mb >= 2048"
+
+        [[step]]
+        service = "app"
+        state = "reloaded"
+
+        [[step]]
+        directory = "/var/lib/app/"
+        mode = "0750"
+        owner = "app"
+
+        [[step]]
+        link = "/opt/current"
+        target = "../srv"
+
+        [[step]]
+        user = "app"
+        uid = 900
+        groups = ["adm"]
+        home = "/var/lib/app"
+        shell = "/bin/sh"
+        ssh_keys = ["ssh-ed25519 AAAA ops"]
+        system = true
+
+        [[step]]
+        id = "as-user"
+        run = "tune.sh"
+        user = "app"
+        retry = { times = 5, delay = "1m" }
+        limits = { memory = "512MiB", cpu = "50%" }
+        on_failure = "continue"
+        on_interrupt = "fail"
+
+        [[step]]
+        ansible = "docs/a.md"
+        args = ["--diff"]
+
+        [[step]]
+        file = "site"
+        dest = "/srv/www"
+        purge = true
+        "#,
+    );
+    assert_eq!(
+        ids(&resolved.steps),
+        [
+            "app.conf",
+            "app",
+            "current",
+            "user-app",
+            "as-user",
+            "a",
+            "site",
+            "app.service"
+        ],
+        "what is notified comes last"
+    );
+    assert_eq!(
+        serde_json::to_value(&resolved.settings).unwrap(),
+        serde_json::json!({"vars": {"workers": 4, "names": ["a", "b"], "limit": {"soft": 10}}})
+    );
+    let [template, directory, link, user, run, play, site, service] = &resolved.steps[..] else {
+        unreachable!("eight steps");
+    };
+    assert_eq!(template.notify, std::slice::from_ref(&service.id));
+    assert_eq!(template.when.as_deref(), Some("facts.memory_mb >= 2048"));
+    assert!(matches!(&directory.action, Action::Directory { dest, mode: Some(0o750), .. } if dest == "/var/lib/app"));
+    assert!(matches!(&link.action, Action::Link { dest, target } if dest == "/opt/current" && target == "../srv"));
+    assert!(matches!(
+        &user.action,
+        Action::User {
+            uid: Some(900),
+            system: true,
+            ..
+        }
+    ));
+    assert!(matches!(&run.action, Action::Run { user: Some(user), .. } if user == "app"));
+    assert_eq!(run.retry.map(|retry| (retry.times, retry.delay_seconds)), Some((5, 60)));
+    let limits = run.limits.unwrap();
+    assert_eq!((limits.memory_bytes, limits.cpu_percent), (Some(512 << 20), Some(50)));
+    assert_eq!(
+        (run.on_failure, run.on_interrupt),
+        (OnFailure::Continue, OnInterrupt::Fail)
+    );
+    assert!(matches!(&play.action, Action::Ansible { args, .. } if args == &["--diff"]));
+    assert!(matches!(&site.action, Action::File { purge: true, .. }));
+    assert!(matches!(&service.action, Action::Service { name, .. } if name == "app.service"));
+}
+
+#[test]
+fn what_is_wrong_with_newer_keys_is_told_with_its_place() {
+    let toml = r#"
+[vars]
+share = 0.5
+facts = "mine"
+[[step]]
+run = "tune.sh"
+when = "facts.memroy_mb > 1"
+retry = { times = 0, dely = "1s" }
+limits = { memory = "512", cpu = "half" }
+on_failure = "stp"
+notify = ["nothing"]
+[[step]]
+service = "a b"
+state = "runing"
+[[step]]
+link = "/x"
+[[step]]
+user = "-rf"
+ssh_keys = ["oops"]
+[[step]]
+file = "app.conf"
+dest = "/etc/app.conf"
+purge = true
+[[step]]
+service = "x"
+"#;
+    let found = errors(toml);
+    for (line, expected) in [
+        "configuration.toml:3:9: variables are text, whole numbers",
+        "configuration.toml:4:1: \"facts\" cannot be a variable",
+        "configuration.toml:7:9: there is no fact \"memroy_mb\"; did you mean \"memory_mb\"?",
+        "configuration.toml:8:19: a step that is tried again is so at least once",
+        "configuration.toml:8:22: unknown key \"dely\" in retry; did you mean \"delay\"?",
+        "configuration.toml:9:21: ",
+        "configuration.toml:9:34: \"half\" is no share of a processor",
+        "configuration.toml:10:14: on_failure cannot be \"stp\", but stop or continue; did you mean \"stop\"?",
+        "configuration.toml:11:11: step \"tune\" notifies \"nothing\", and there is no such step",
+        "configuration.toml:13:11: \"a b\" is no name here",
+        "configuration.toml:14:9: state cannot be \"runing\", but started, stopped, restarted, reloaded",
+        "configuration.toml:15:1: step 3 does not say what the link says",
+        "configuration.toml:18:8: \"-rf\" is no name here",
+        "configuration.toml:19:13: a key is one line of authorized_keys",
+        "configuration.toml:23:9: purge is for directories",
+        "configuration.toml:24:1: step 6 does not say what is to be with the service",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(
+            found.get(line).is_some_and(|found| found.starts_with(expected)),
+            "{line}: {expected}\n{found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 16, "{found:#?}");
+}
+
+#[test]
+fn a_template_is_read_when_it_is_published() {
+    let mut tree = sample();
+    tree.push(file("broken.j2"));
+    tree.push(file("user-data.yaml"));
+    let tree = sorted(tree);
+    let toml = "[[step]]\ntemplate = \"broken.j2\"\ndest = \"/x\"\n\
+                [[step]]\ntemplate = \"docs/a.md\"\ndest = \"/y\"\n";
+    let errors = resolve("x", Some(toml), &tree, None).unwrap_err();
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert!(errors[0].starts_with("broken.j2:"), "{errors:?}");
+    assert!(
+        errors[1].starts_with("configuration.toml:5:12: \"docs/a.md\" is no template"),
+        "{errors:?}"
+    );
+    let toml = "[[step]]\ncloud-init = \"user-data.yaml\"\n";
+    let resolved = resolve("x", Some(toml), &tree, None).unwrap();
+    assert!(matches!(
+        &resolved.steps[0].action,
+        Action::CloudInit { modules, .. } if modules == &["write_files", "runcmd", "scripts_user"]
+    ));
+}
+
+#[test]
+fn what_is_notified_cannot_be_needed_by_what_comes_before() {
+    let toml = "[[step]]\nid = \"a\"\nrun = \"tune.sh\"\nnotify = [\"b\"]\n\
+                [[step]]\nid = \"b\"\nrun = \"tune.sh\"\n\
+                [[step]]\nid = \"c\"\nrun = \"tune.sh\"\nneeds = [\"b\"]\n";
+    assert_eq!(
+        errors(toml),
+        ["configuration.toml:11:10: step \"c\" needs \"b\", which is done at the end, because it is notified"]
+    );
+}
+
+#[test]
+fn scripts_that_go_on_after_an_error_are_warned_about() {
+    let mut tree = sample();
+    tree.push(file("careless.sh"));
+    let tree = sorted(tree);
+    let toml = "[[step]]\nrun = \"careless.sh\"\n[[step]]\nrun = \"tune.sh\"\n";
+    let warnings = resolve("x", Some(toml), &tree, None).unwrap().warnings;
+    let about: Vec<&String> = warnings.iter().filter(|warning| warning.contains("set -e")).collect();
+    assert_eq!(about.len(), 1, "{warnings:?}");
+    assert!(about[0].starts_with("careless.sh:1:1: "), "{about:?}");
 }
 
 #[test]
@@ -200,14 +431,14 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest_valid_one() {
 }
 
 #[test]
-fn keys_of_later_formats_are_unknown_and_the_error_says_which_are_known() {
-    let toml = "[[step]]\nrun = \"tune.sh\"\nretry = 3\n[[health]]\nrun = [\"true\"]\n";
+fn unknown_keys_without_a_near_one_say_which_are_known() {
+    let toml = "[[step]]\nrun = \"tune.sh\"\nelephant = 3\n[[mammoths]]\nrun = [\"true\"]\n";
     assert_eq!(
         errors(toml),
         [
-            "configuration.toml:3:1: unknown key \"retry\" in step 1; known are id, needs, unless, creates, timeout, run, \
-         args, env, exit, inputs",
-            "configuration.toml:4:3: unknown key \"health\" at the top; known are name, step",
+            "configuration.toml:3:1: unknown key \"elephant\" in step 1; known are id, needs, when, unless, creates, timeout, \
+         retry, on_failure, on_interrupt, notify, limits, run, args, env, exit, inputs, user",
+            "configuration.toml:4:3: unknown key \"mammoths\" at the top; known are name, vars, step",
         ]
     );
 }
@@ -260,7 +491,7 @@ package = ["app.conf", "missing.deb"]
             "configuration.toml:13:7: there is no \"tune.sh --now\" in the directory; arguments go into args, after run = \
          \"tune.sh\"",
             "configuration.toml:14:10: step \"two\" needs \"oen\", and there is no such step; did you mean \"one\"?",
-            "configuration.toml:15:1: dest belongs to steps with file or archive, and step \"two\" has run",
+            "configuration.toml:15:1: dest belongs to steps with file or template or archive, and step \"two\" has run",
             "configuration.toml:16:10: \"256\" is no exit code: those go from 0 to 255",
             "configuration.toml:16:31: exit code 1 cannot mean \"reboot-again\", but changed, unchanged, failed",
             "configuration.toml:17:10: unless cannot be text: write for example unless = [\"./tune.sh\", \"--check\"]",
@@ -314,7 +545,7 @@ fn a_configuration_without_steps_does_nothing_and_is_refused() {
         errors("[[steps]]\nrun = \"tune.sh\"\n")[0],
         "configuration.toml:1:1: there is no [[step]]: with a configuration.toml, nothing is done that is not in it"
     );
-    assert!(errors("[[step]]\nid = \"x\"\n")[0].contains("does nothing: it needs one of run, file, archive, package"));
+    assert!(errors("[[step]]\nid = \"x\"\n")[0].contains("does nothing: it needs one of run, file, template, directory, link, archive, package, service, user, ansible, cloud-init"));
 }
 
 #[test]

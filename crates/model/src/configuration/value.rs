@@ -82,6 +82,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Where bytes `part` of the string `value` stand, whose literal is at `span`; all of it, if it holds escapes.
+    pub(super) fn inside(&self, span: &Span, value: &str, part: &Span) -> Span {
+        let literal = self.text.get(span.clone()).unwrap_or_default();
+        match literal.find(value) {
+            Some(at) if !value.is_empty() => span.start + at + part.start..span.start + at + part.end,
+            _ => span.clone(),
+        }
+    }
+
     /// Notes a key that is none of `known`.
     pub(super) fn unknown(&mut self, span: &Span, key: &str, place: &str, known: &[&str]) -> Option<String> {
         let suggestion = nearest(key, known.iter().copied());
@@ -91,6 +100,14 @@ impl<'a> Reader<'a> {
         }
         self.push(span, key, message, suggestion.clone());
         suggestion
+    }
+
+    /// Notes what is wrong with a line of another file, `None`: with all of it.
+    pub(super) fn fault_in(&mut self, file: &str, line: Option<usize>, message: String) {
+        self.errors.push(ConfigurationError {
+            at: line.map(|line| Position { line, column: 1 }),
+            ..ConfigurationError::new(file, message)
+        });
     }
 
     fn push(&mut self, span: &Span, key: &str, message: String, suggestion: Option<String>) {
@@ -142,6 +159,19 @@ impl<'a> Reader<'a> {
             self.mistyped(key, value, example);
         }
         items
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: &Value<'_>, most: u64) -> Option<u64> {
+        let DeValue::Integer(integer) = value.get_ref() else {
+            self.mistyped(key, value, &format!("{key} = 10"));
+            return None;
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let good = number.filter(|number| *number <= most);
+        if good.is_none() {
+            self.fault(&value.span(), key, format!("{key} is a whole number from 0 to {most}"));
+        }
+        good
     }
 
     pub(super) fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {

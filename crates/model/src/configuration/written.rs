@@ -1,27 +1,34 @@
 //! A directory with a `configuration.toml`: nothing is done that is not in there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fault::{ConfigurationError, nearest};
 use super::step::{Draft, StepReader};
-use super::value::{Reader, Value};
-use super::{Tree, order, places};
-use crate::list::Step;
+use super::value::{Reader, Span, Value};
+use super::{Tree, order, places, variables};
+use crate::list::{Settings, Step};
 use crate::{ConfigurationName, StepId};
 
-const TOP_KEYS: [&str; 2] = ["name", "step"];
-/// The name, if there is one, and the steps in the order in which they are done.
-pub(super) fn read(
-    text: &str,
-    tree: &Tree<'_>,
-    errors: &mut Vec<ConfigurationError>,
-) -> (Option<ConfigurationName>, Vec<Step>) {
+pub(super) const TOP_KEYS: [&str; 3] = ["name", "vars", "step"];
+
+/// What is written down.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) name: Option<ConfigurationName>,
+    /// In the order in which they are done.
+    pub(super) steps: Vec<Step>,
+    pub(super) settings: Settings,
+}
+
+pub(super) fn read(text: &str, tree: &Tree<'_>, errors: &mut Vec<ConfigurationError>) -> Written {
     let (mut reader, table) = Reader::parse(text, errors);
     let mut name = None;
+    let mut settings = Settings::default();
     let mut drafts = Vec::new();
     for (key, value) in &table {
         match key.get_ref().as_ref() {
             "name" => name = read_name(&mut reader, value),
+            "vars" => settings.vars = variables::read(&mut reader, value),
             "step" => drafts = read_steps(&mut reader, value, tree),
             other => {
                 reader.unknown(&key.span(), other, "at the top", &TOP_KEYS);
@@ -33,7 +40,7 @@ pub(super) fn read(
         reader.fault(&(0..0), "step", message.to_owned());
     }
     let steps = fit(&mut reader, drafts, tree);
-    (name, steps)
+    Written { name, steps, settings }
 }
 
 fn read_name(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<ConfigurationName> {
@@ -79,18 +86,34 @@ fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step
             by_id.insert(draft.id.as_str(), index);
         }
     }
-    let mut needs = vec![Vec::new(); drafts.len()];
-    for (index, draft) in drafts.iter().enumerate() {
-        for (need, span) in &draft.needs {
-            match by_id.get(need.as_str()) {
-                Some(needed) if !needs[index].contains(needed) => needs[index].push(*needed),
-                Some(_) => {}
-                None => {
-                    let message = format!("step {:?} needs {need:?}, and there is no such step", draft.id.as_str());
-                    let suggestion = nearest(need, by_id.keys().copied());
-                    reader.fault_with(span, "needs", message, suggestion);
+    let mut resolve = |key: &str, verb: &str, named: &dyn Fn(&Draft) -> &[(String, Span)]| {
+        let mut found = vec![Vec::new(); drafts.len()];
+        for (index, draft) in drafts.iter().enumerate() {
+            for (other, span) in named(draft) {
+                match by_id.get(other.as_str()) {
+                    Some(at) if !found[index].contains(at) => found[index].push(*at),
+                    Some(_) => {}
+                    None => {
+                        let id = draft.id.as_str();
+                        let message = format!("step {id:?} {verb} {other:?}, and there is no such step");
+                        let suggestion = nearest(other, by_id.keys().copied());
+                        reader.fault_with(span, key, message, suggestion);
+                    }
                 }
             }
+        }
+        found
+    };
+    let needs: Vec<Vec<usize>> = resolve("needs", "needs", &|draft| &draft.needs);
+    let notify: Vec<Vec<usize>> = resolve("notify", "notifies", &|draft| &draft.notify);
+    let handlers: BTreeSet<usize> = notify.iter().flatten().copied().collect();
+    for (index, draft) in drafts.iter().enumerate() {
+        let handler = needs[index].iter().find(|need| handlers.contains(need));
+        if let Some(handler) = handler.filter(|_| !handlers.contains(&index)) {
+            let (id, handler) = (draft.id.as_str(), drafts[*handler].id.as_str());
+            let span = draft.needs.iter().find(|(need, _)| need == handler);
+            let message = format!("step {id:?} needs {handler:?}, which is done at the end, because it is notified");
+            reader.fault(span.map_or(&draft.at, |(_, span)| span), "needs", message);
         }
     }
     for conflict in places::conflicts(drafts.iter().map(|draft| draft.step.as_ref()), tree) {
@@ -106,7 +129,14 @@ fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step
         };
         reader.fault(two.dest_at.as_ref().unwrap_or(&two.at), "dest", message);
     }
-    let order = match order::order(&needs) {
+    // What is notified comes behind what notifies it.
+    let mut behind = needs.clone();
+    for (index, handlers) in notify.iter().enumerate() {
+        for handler in handlers {
+            behind[*handler].push(index);
+        }
+    }
+    let order = match order::order(&behind) {
         Ok(order) => order,
         Err(circle) => {
             let ids: Vec<&str> = circle
@@ -116,7 +146,9 @@ fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step
                 .collect();
             let first = &drafts[circle[0]];
             let next = &drafts[circle[1 % circle.len()]].id;
+            let next_draft = &drafts[circle[1 % circle.len()]];
             let need = first.needs.iter().find(|(need, _)| need == next.as_str());
+            let need = need.or_else(|| next_draft.notify.iter().find(|(id, _)| id == first.id.as_str()));
             let span = need.map_or(&first.at, |(_, span)| span);
             reader.fault(
                 span,
@@ -128,11 +160,14 @@ fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step
     };
     let ids: Vec<StepId> = drafts.iter().map(|draft| draft.id.clone()).collect();
     let mut steps: Vec<Option<Step>> = drafts.into_iter().map(|draft| draft.step).collect();
-    order
+    let (at_the_end, first): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|item| handlers.contains(item));
+    first
         .into_iter()
+        .chain(at_the_end)
         .filter_map(|item| {
             let mut step = steps[item].take()?;
             step.needs = needs[item].iter().map(|need| ids[*need].clone()).collect();
+            step.notify = notify[item].iter().map(|handler| ids[*handler].clone()).collect();
             Some(step)
         })
         .collect()

@@ -5,6 +5,7 @@ pub(crate) mod assign;
 pub(crate) mod backup;
 pub(crate) mod demo;
 pub(crate) mod execute;
+pub(crate) mod facts;
 pub(crate) mod gc;
 pub(crate) mod halt;
 pub(crate) mod join_token;
@@ -38,6 +39,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Node(args) => status::node(&args, global, output),
         Command::Logs(args) => logs::run(&args, global, output),
         Command::Trace(args) => trace::run(&args, global, output),
+        Command::Facts(args) => facts::run(&args, output),
         Command::Gc(args) => gc::run(&args, global, output),
         Command::Backup(args) => backup::backup(&args, global, output),
         Command::Restore(args) => backup::restore(&args, global, output),

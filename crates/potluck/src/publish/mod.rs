@@ -5,7 +5,9 @@ mod previous;
 mod scan;
 mod upload;
 
+use std::fs::File;
 use std::future::Future;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use potluck_model::api::{ErrorKind, PublishRequest, Release};
 use potluck_model::chunk_list::META_BYTES_MAX;
-use potluck_model::configuration::{self, Resolved, TreeEntry, TreeKind};
-use potluck_model::list::{Entry, LIST_FORMAT, List, Step};
+use potluck_model::configuration::{self, Resolved, TEXT_BYTES_MAX, TreeEntry, TreeKind};
+use potluck_model::list::{Entry, List, Settings, Step, format_of};
 use potluck_model::{AudienceName, ConfigurationName, Digest, VersionName};
 use serde::Serialize;
 
@@ -71,6 +73,7 @@ pub(crate) struct Published {
 struct Content {
     name: ConfigurationName,
     steps: Vec<Step>,
+    settings: Settings,
     entries: Vec<Entry>,
     uploads: Vec<Upload>,
     bytes: u64,
@@ -88,7 +91,7 @@ pub(crate) async fn publish(
     warnings.extend(resolved.warnings);
     let previous = Previous::of(operator, &resolved.name).await?;
     let directory_read = scan.directory.clone();
-    let content = read(scan, resolved.name, resolved.steps, progress)
+    let content = read(scan, resolved.name, (resolved.steps, resolved.settings), progress)
         .await
         .map_err(|failure| failure.while_doing(format!("publishing {}", directory.display())))?;
     let published = release(
@@ -113,7 +116,13 @@ fn look(directory: &Path, name: Option<&ConfigurationName>) -> Result<(Scan, Res
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
-    let resolved = configuration::resolve(directory_name, scan.configuration.as_deref(), &tree, name)
+    let text_of = |path: &str| {
+        let mut bytes = Vec::new();
+        let file = File::open(scan.directory.join(path)).ok()?;
+        let read = file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).ok()?;
+        (read as u64 <= TEXT_BYTES_MAX).then(|| String::from_utf8(bytes).ok())?
+    };
+    let resolved = configuration::resolve(directory_name, scan.configuration.as_deref(), &tree, name, &text_of)
         .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     Ok((scan, resolved))
 }
@@ -137,7 +146,7 @@ fn tree_entry(entry: &scan::Scanned) -> TreeEntry {
 async fn read(
     scan: Scan,
     name: ConfigurationName,
-    steps: Vec<Step>,
+    steps: (Vec<Step>, Settings),
     progress: &mut Progress,
 ) -> Result<Content, Failure> {
     let reading = Arc::new(Reading::default());
@@ -185,7 +194,13 @@ fn files_and_bytes(scan: &Scan) -> (u64, u64) {
     sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
 }
 
-fn content(scan: Scan, cuts: Vec<Cut>, name: ConfigurationName, steps: Vec<Step>, bytes: u64) -> Content {
+fn content(
+    scan: Scan,
+    cuts: Vec<Cut>,
+    name: ConfigurationName,
+    (steps, settings): (Vec<Step>, Settings),
+    bytes: u64,
+) -> Content {
     let mut cuts = cuts.into_iter();
     let mut uploads = Vec::new();
     let mut entries = Vec::with_capacity(scan.entries.len());
@@ -216,6 +231,7 @@ fn content(scan: Scan, cuts: Vec<Cut>, name: ConfigurationName, steps: Vec<Step>
     Content {
         name,
         steps,
+        settings,
         entries,
         uploads,
         bytes,
@@ -246,13 +262,14 @@ async fn release(
         warnings: Vec::new(),
     };
     let mut list = List {
-        format: LIST_FORMAT,
+        format: format_of(&content.steps, &content.settings),
         configuration: name.clone(),
         release: 1,
         version: None,
         audience: AudienceName::fleet(),
         entries: content.entries,
         steps: content.steps,
+        settings: content.settings,
     };
     let all = content.uploads;
     let mut uploads = Some(all.clone());

@@ -1,6 +1,6 @@
 //! A small run, for tests.
 
-use potluck_model::list::{Action, Entry, LIST_FORMAT, List, Step};
+use potluck_model::list::{Action, Entry, List, Settings, Step};
 use potluck_model::trace::{About, Cause, Event, Outcome, Recap, Source, What, Why};
 use potluck_model::{AudienceName, Digest, NodeId, UnixMicros};
 
@@ -20,7 +20,7 @@ pub(crate) fn list() -> List {
         chunks: chunks.map(Digest::of),
     };
     List {
-        format: LIST_FORMAT,
+        format: 1,
         configuration: "web-edge".parse().unwrap(),
         release: 3,
         version: Some("2026.1".parse().unwrap()),
@@ -34,20 +34,19 @@ pub(crate) fn list() -> List {
             file("site/index.html", 3, b"abc", None),
             file("tune.sh", 3, b"abc", None),
         ],
-        steps: vec![Step {
-            id: "tune".parse().unwrap(),
-            action: Action::Run {
+        steps: vec![Step::new(
+            "tune".parse().unwrap(),
+            Action::Run {
                 source: "tune.sh".into(),
                 args: vec![],
                 env: vec![],
                 exit: vec![],
                 inputs: vec![],
+                user: None,
             },
-            needs: vec![],
-            unless: None,
-            creates: None,
-            timeout_seconds: 60,
-        }],
+            60,
+        )],
+        settings: Settings::default(),
     }
 }
 

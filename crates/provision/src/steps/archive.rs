@@ -5,20 +5,32 @@ use std::fs;
 use potluck_model::list::{Entry, Step};
 use potluck_model::trace::Outcome;
 
+use super::Kind;
 use crate::archive;
 use crate::engine::{Done, Engine, Fault, failed};
 use crate::place::Placement;
 use crate::root::under_root;
-use crate::state::{Fact, unpacked_by};
+use crate::state::{Fact, of_step};
 
-pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, source: &str, dest: &str) -> Result<Done, Fault> {
+pub(crate) struct Unpack<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) dest: &'a str,
+}
+
+impl Kind for Unpack<'_> {
+    fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
+        run(engine, step, self.source, self.dest)
+    }
+}
+
+fn run(engine: &mut Engine<'_>, step: &Step, source: &str, dest: &str) -> Result<Done, Fault> {
     let setting = engine.setting;
     let Some(Entry::File { digest, size, .. }) = setting.list.entry(source) else {
         return Err(failed(format!("{source} is not a file of the list")));
     };
     let under = under_root(dest);
     let place = setting.root.path().join(under).to_string_lossy().into_owned();
-    let by = unpacked_by(&setting.list.configuration, &step.id);
+    let by = of_step(&setting.list.configuration, &step.id);
     let last = engine
         .journal
         .state()

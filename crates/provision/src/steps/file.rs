@@ -9,16 +9,20 @@ use std::time::Instant;
 use potluck_model::StepId;
 use potluck_model::list::{Action, Entry, List, Step};
 use potluck_model::trace::{Outcome, What};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
+use super::{Kind, sees_to_places};
 use crate::engine::{Done, Engine, Fault, failed};
 use crate::journal::JournalError;
 use crate::place::{Found, Look, Placement};
 use crate::placed::{Placed, Thing};
 use crate::private::CopyError;
-use crate::root::{join, under_root};
+use crate::root::{MachineRoot, join, under_root};
 
 /// Paths named in a message.
 const NAMED_MAX: usize = 5;
+/// How deep directories that are purged may be nested.
+const PURGE_DEPTH_MAX: usize = 256;
 
 /// The definition of a step.
 pub(crate) struct Placing<'a> {
@@ -26,6 +30,13 @@ pub(crate) struct Placing<'a> {
     pub(crate) dest: &'a str,
     pub(crate) mode: Option<u32>,
     pub(crate) keep: bool,
+    pub(crate) purge: bool,
+}
+
+impl Kind for Placing<'_> {
+    fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
+        run(engine, step, self)
+    }
 }
 
 struct Target<'a> {
@@ -34,7 +45,7 @@ struct Target<'a> {
     entry: &'a Entry,
 }
 
-pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Done, Fault> {
+fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Done, Fault> {
     let setting = engine.setting;
     let targets = targets(setting.list, placing);
     let mut look = Look::new(&setting.root);
@@ -82,6 +93,11 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -
     }
     let removed = remove(engine, &mut look, &stale)?;
     save(engine)?;
+    let purged = if placing.purge {
+        purge(engine, placing, &targets)?
+    } else {
+        Vec::new()
+    };
 
     let files = |targets: &mut dyn Iterator<Item = &Target<'_>>| {
         targets
@@ -96,7 +112,13 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -
         said.push(named(&format!("placed {} of {all} files", placed.len()), &placed));
     }
     said.extend(stale.said(&removed));
-    let outcome = if changes.is_empty() && removed.is_empty() {
+    if !purged.is_empty() {
+        said.push(named(
+            &format!("removed {} that the release does not have", purged.len()),
+            &purged,
+        ));
+    }
+    let outcome = if changes.is_empty() && removed.is_empty() && purged.is_empty() {
         Outcome::Unchanged
     } else {
         Outcome::Changed
@@ -110,7 +132,7 @@ pub(crate) fn remove_vanished(engine: &mut Engine<'_>) -> Result<Vec<Outcome>, J
     let present: BTreeMap<&StepId, bool> = list
         .steps
         .iter()
-        .map(|step| (&step.id, matches!(step.action, Action::File { .. })))
+        .map(|step| (&step.id, sees_to_places(&step.action)))
         .collect();
     let vanished: BTreeSet<StepId> = engine
         .placed
@@ -293,24 +315,31 @@ fn stale(engine: &mut Engine<'_>, step: &StepId, keep: bool, look: &mut Look<'_>
     stale
 }
 
-/// Every path that `file` steps of the list place.
+/// Every path that steps of the list place.
 fn wanted(list: &List) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
     for step in &list.steps {
-        if let Action::File {
-            source,
-            dest,
-            mode,
-            keep,
-        } = &step.action
-        {
-            let placing = Placing {
+        match &step.action {
+            Action::File {
                 source,
                 dest,
-                mode: *mode,
-                keep: *keep,
-            };
-            wanted.extend(targets(list, &placing).into_iter().map(|target| target.path));
+                mode,
+                keep,
+                purge,
+            } => {
+                let placing = Placing {
+                    source,
+                    dest,
+                    mode: *mode,
+                    keep: *keep,
+                    purge: *purge,
+                };
+                wanted.extend(targets(list, &placing).into_iter().map(|target| target.path));
+            }
+            Action::Template { dest, .. } | Action::Link { dest, .. } | Action::Directory { dest, .. } => {
+                wanted.insert(under_root(dest).to_owned());
+            }
+            _ => {}
         }
     }
     wanted
@@ -342,7 +371,108 @@ fn remove(engine: &mut Engine<'_>, look: &mut Look<'_>, stale: &Stale) -> Result
     Ok(removed)
 }
 
-fn save(engine: &mut Engine<'_>) -> Result<(), Fault> {
+/// Removes what a step placed at other places in an earlier release, and says so; true if anything was.
+pub(crate) fn remove_stale(
+    engine: &mut Engine<'_>,
+    step: &StepId,
+    keep: bool,
+    look: &mut Look<'_>,
+    said: &mut Vec<String>,
+) -> Result<bool, Fault> {
+    let stale = stale(engine, step, keep, look);
+    if !stale.remove.is_empty() {
+        engine.about_to_change()?;
+    }
+    let removed = remove(engine, look, &stale)?;
+    said.extend(stale.said(&removed));
+    Ok(!removed.is_empty())
+}
+
+/// Removes what is in the directory and no step of the list places. Links are removed and not followed.
+fn purge(engine: &mut Engine<'_>, placing: &Placing<'_>, targets: &[Target<'_>]) -> Result<Vec<String>, Fault> {
+    let setting = engine.setting;
+    let wanted = engine.wanted.get_or_insert_with(|| wanted(setting.list)).clone();
+    let fault = |path: &str, error: std::io::Error| failed(format!("cannot remove what else is in /{path}: {error}"));
+    let mut unwanted = Vec::new();
+    for target in targets {
+        let directory = matches!(target.entry, Entry::Directory { .. });
+        if !directory || !is_under_dest(&target.path, placing.dest) {
+            continue;
+        }
+        let names = entries(&setting.root, &target.path).map_err(|error| fault(&target.path, error))?;
+        for (name, is_directory) in names {
+            let path = join(&target.path, &name);
+            // What another step places may lie deeper.
+            let below = format!("{path}/");
+            let holds_wanted = wanted
+                .range(below.clone()..)
+                .next()
+                .is_some_and(|next| next.starts_with(&below));
+            if !wanted.contains(&path) && !holds_wanted {
+                unwanted.push((path, is_directory));
+            }
+        }
+    }
+    if !unwanted.is_empty() {
+        engine.about_to_change()?;
+    }
+    let mut look = Look::new(&setting.root);
+    let mut purged = Vec::new();
+    for (path, is_directory) in unwanted {
+        if is_directory {
+            remove_all(&setting.root, &path, &mut look, 0).map_err(|error| fault(&path, error))?;
+        } else {
+            look.remove(&path).map_err(|error| fault(&path, error))?;
+        }
+        purged.push(format!("/{path}"));
+    }
+    Ok(purged)
+}
+
+fn is_under_dest(path: &str, dest: &str) -> bool {
+    potluck_model::list::is_under(path, under_root(dest))
+}
+
+/// The names in a directory, and whether each is a directory itself. Names that are not UTF-8 are left alone.
+fn entries(root: &MachineRoot, path: &str) -> std::io::Result<Vec<(String, bool)>> {
+    let fd = root.directory(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let readable = rustix::fs::openat(fd, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&readable)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        if name != "." && name != ".." {
+            let stat = rustix::fs::statat(&readable, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            names.push((
+                name.to_owned(),
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+            ));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Removes a directory with all that is in it.
+fn remove_all(root: &MachineRoot, path: &str, look: &mut Look<'_>, depth: usize) -> std::io::Result<()> {
+    if depth > PURGE_DEPTH_MAX {
+        return Err(std::io::Error::other(format!(
+            "it is nested deeper than {PURGE_DEPTH_MAX}"
+        )));
+    }
+    for (name, is_directory) in entries(root, path)? {
+        let below = join(path, &name);
+        if is_directory {
+            remove_all(root, &below, look, depth + 1)?;
+        } else {
+            look.remove(&below)?;
+        }
+    }
+    look.remove_empty(path).map(drop)
+}
+
+pub(super) fn save(engine: &mut Engine<'_>) -> Result<(), Fault> {
     engine
         .placed
         .save()

@@ -3,22 +3,30 @@
 use std::path::Path;
 use std::process::Command;
 
-use potluck_model::StepId;
 use potluck_model::list::{Entry, Step};
 use potluck_model::trace::Outcome;
 
+use super::Kind;
 use crate::command::Exit;
 use crate::engine::{Done, Engine, Fault, clip, failed};
 use crate::machine::PackageManager;
 
-pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, sources: &[String]) -> Result<Done, Fault> {
-    let setting = engine.setting;
-    if !setting.root.is_machine() {
-        return Err(failed(format!(
-            "unsupported: packages concern the whole machine, and the root is {}",
-            setting.root.path().display()
-        )));
+pub(crate) struct Install<'a> {
+    pub(crate) sources: &'a [String],
+}
+
+impl Kind for Install<'_> {
+    fn concerns_machine(&self) -> Option<&'static str> {
+        Some("packages")
     }
+
+    fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
+        run(engine, step, self.sources)
+    }
+}
+
+fn run(engine: &mut Engine<'_>, step: &Step, sources: &[String]) -> Result<Done, Fault> {
+    let setting = engine.setting;
     let Some(manager) = setting.machine.packages else {
         return Err(failed("unsupported: this machine has neither dpkg nor rpm"));
     };
@@ -37,39 +45,25 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step, sources: &[String]) -> R
         Fault::Failed(why) => failed(format!("{source}: {why}")),
         journal @ Fault::Journal(_) => journal,
     })?;
-    let result = install(engine, &step.id, manager, &copy, step.timeout_seconds);
+    let result = install(engine, step, manager, &copy);
     engine.remove_own_copy();
     result
 }
 
-fn install(
-    engine: &mut Engine<'_>,
-    step: &StepId,
-    manager: PackageManager,
-    package: &Path,
-    timeout_seconds: u64,
-) -> Result<Done, Fault> {
-    let search = &engine.setting.search;
-    let node = engine.setting.node.to_string();
-    let new = |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .env_clear()
-            .env("PATH", search)
-            .env("HOME", "/root")
-            .env("LANG", "C.UTF-8")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("POTLUCK_NODE", &node)
-            .current_dir("/");
+fn install(engine: &mut Engine<'_>, step: &Step, manager: PackageManager, package: &Path) -> Result<Done, Fault> {
+    let tool = |engine: &Engine<'_>, program: &str, args: &[&str]| {
+        let mut command = engine.tool(program);
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     let mut inspect = match manager {
-        PackageManager::Dpkg => new(
+        PackageManager::Dpkg => tool(
+            engine,
             "dpkg-deb",
             &["--show", "--showformat=${Package} ${Version} ${Architecture}\n"],
         ),
-        PackageManager::Rpm => new(
+        PackageManager::Rpm => tool(
+            engine,
             "rpm",
             &[
                 "-qp",
@@ -94,13 +88,14 @@ fn install(
             let format = "--showformat=${db:Status-Status} ${Version} ${Architecture}\n";
             // Of foreign architectures there may be several of a name; of `all` there is one without.
             let qualified = format!("{name}:{architecture}");
-            let query = new(
+            let query = tool(
+                engine,
                 "dpkg-query",
                 &["--show", format, if architecture == "all" { name } else { &qualified }],
             );
             ask(engine, query)?.as_deref() == Some(format!("installed {version} {architecture}").as_str())
         }
-        PackageManager::Rpm => ask(engine, new("rpm", &["-q", &identity]))?.is_some(),
+        PackageManager::Rpm => ask(engine, tool(engine, "rpm", &["-q", &identity]))?.is_some(),
     };
     let readable = identity.split(' ').take(2).collect::<Vec<_>>().join(" ");
     if installed {
@@ -108,13 +103,14 @@ fn install(
     }
     let mut command = match manager {
         // Where both the package and the administrator changed a configuration file, the administrator's stays.
-        PackageManager::Dpkg => new("dpkg", &["--force-confdef", "--force-confold", "-i"]),
+        PackageManager::Dpkg => tool(engine, "dpkg", &["--force-confdef", "--force-confold", "-i"]),
         // A release may also go back to an older package.
-        PackageManager::Rpm => new("rpm", &["-U", "--replacepkgs", "--oldpackage"]),
+        PackageManager::Rpm => tool(engine, "rpm", &["-U", "--replacepkgs", "--oldpackage"]),
     };
     command.arg(package);
     let ended = engine.execute(step, command, true)?;
     let said = clip(&ended.last_line);
+    let timeout_seconds = step.timeout_seconds;
     match ended.exit {
         Exit::Code(0) => Ok(Done {
             exit: Some(0),
@@ -210,7 +206,10 @@ mod tests {
             &job,
             None,
             &AtomicBool::new(false),
-            Machine { packages },
+            Machine {
+                packages,
+                ..Machine::default()
+            },
             search.clone(),
         )
         .unwrap();

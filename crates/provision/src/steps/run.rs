@@ -1,6 +1,6 @@
 //! `run`: a script of the release, in the private directory, with a clean environment. Also the guard `unless`.
 //!
-//! Not confined: it runs as who runs the agent.
+//! Not confined: it runs as who runs the agent, or as the user that the step names.
 
 use std::fs;
 use std::io::Read;
@@ -9,11 +9,13 @@ use std::path::Path;
 use std::process::Command;
 
 use potluck_model::canonical;
-use potluck_model::list::{Action, Entry, ExitOutcome, List, Step};
+use potluck_model::list::{Action, Entry, EnvVar, ExitMeaning, ExitOutcome, List, Step};
 use potluck_model::trace::Outcome;
 use potluck_model::{ConfigurationName, Digest, StepId};
 use serde::Serialize;
 
+use super::Kind;
+use crate::accounts;
 use crate::command::{Exit, signal_name};
 use crate::engine::{Done, Engine, Fault, clip, failed};
 use crate::private;
@@ -29,37 +31,61 @@ struct Once<'a> {
     inputs: Vec<&'a Entry>,
 }
 
-pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
-    let Action::Run {
-        source,
-        args,
-        env,
-        exit,
-        ..
-    } = &step.action
-    else {
-        return Err(failed("not a run step"));
-    };
+pub(crate) struct Run<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) args: &'a [String],
+    pub(crate) env: &'a [EnvVar],
+    pub(crate) exit: &'a [ExitMeaning],
+    pub(crate) user: Option<&'a str>,
+}
+
+impl Kind for Run<'_> {
+    fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
+        run(engine, step, self)
+    }
+}
+
+/// How a step that runs once ends if it has done its work already.
+pub(crate) fn already(engine: &Engine<'_>, key: Option<Digest>) -> Option<Done> {
+    let at = engine.journal.state().ran.get(&key?)?;
+    let message = format!(
+        "it ran already (at Unix time {}), and neither it nor its inputs changed",
+        at.0 / 1_000_000
+    );
+    Some(Done::new(Outcome::Unchanged, message))
+}
+
+fn run(engine: &mut Engine<'_>, step: &Step, own: &Run<'_>) -> Result<Done, Fault> {
     let setting = engine.setting;
     let script = setting
         .list
-        .entry(source)
-        .ok_or_else(|| failed(format!("{source} is not in the list")))?;
+        .entry(own.source)
+        .ok_or_else(|| failed(format!("{} is not in the list", own.source)))?;
     let key = once(setting.list, step, setting.root.path());
-    if let Some(at) = key.and_then(|key| engine.journal.state().ran.get(&key)) {
-        let message = format!(
-            "it ran already (at Unix time {}), and neither it nor its inputs changed",
-            at.0 / 1_000_000
-        );
-        return Ok(Done::new(Outcome::Unchanged, message));
+    if let Some(done) = already(engine, key) {
+        return Ok(done);
     }
-    let mut command = script_command(engine, script)?;
-    command.args(args);
+    // A step may have asked for a user that a step before it made.
+    let account = match own.user {
+        Some(name) => Some(accounts::existing_user(engine, name)?),
+        None => None,
+    };
+    let mut command = script_command(engine, script, account.is_some())?;
+    command.args(own.args);
     environment(engine, &mut command)?;
-    for variable in env {
+    if let (Some(account), Some(name)) = (&account, own.user) {
+        command
+            .env("HOME", &account.home)
+            .env("USER", name)
+            .env("LOGNAME", name);
+    }
+    for variable in own.env {
         command.env(&variable.name, &variable.value);
     }
-    let ended = engine.execute(&step.id, command, true)?;
+    if let Some(account) = &account {
+        command = engine.as_user(command, account)?;
+    }
+    let ended = engine.execute(step, command, true)?;
     let said = if ended.last_line.is_empty() {
         String::new()
     } else {
@@ -75,7 +101,7 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
             )));
         }
     };
-    let meaning = exit.iter().find(|meaning| i32::from(meaning.code) == code);
+    let meaning = own.exit.iter().find(|meaning| i32::from(meaning.code) == code);
     let outcome = match (meaning.map(|meaning| meaning.means), code) {
         (Some(ExitOutcome::Changed), _) | (None, 0) => Outcome::Changed,
         (Some(ExitOutcome::Unchanged), _) => Outcome::Unchanged,
@@ -95,8 +121,10 @@ pub(crate) fn run(engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
 
 /// What a step is remembered by that runs once; `None` for any other.
 pub(crate) fn once(list: &List, step: &Step, root: &Path) -> Option<Digest> {
-    let Action::Run { source, inputs, .. } = &step.action else {
-        return None;
+    let (source, inputs) = match &step.action {
+        Action::Run { source, inputs, .. } => (source, inputs.as_slice()),
+        Action::CloudInit { source, .. } => (source, &[][..]),
+        _ => return None,
     };
     if step.unless.is_some() || step.creates.is_some() {
         return None;
@@ -123,13 +151,13 @@ pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> 
         .or_else(|| (program.contains('/') && !program.starts_with('/')).then_some(program.as_str()));
     let entry = own.and_then(|path| engine.setting.list.entry(path));
     let mut command = match (entry, own) {
-        (Some(entry @ Entry::File { .. }), _) => script_command(engine, entry)?,
+        (Some(entry @ Entry::File { .. }), _) => script_command(engine, entry, false)?,
         (_, Some(path)) => Command::new(private::of(engine)?.path().join(path)),
         (_, None) => Command::new(program),
     };
     command.args(args);
     environment(engine, &mut command)?;
-    let ended = engine.execute(&step.id, command, false).map_err(|fault| match fault {
+    let ended = engine.execute(step, command, false).map_err(|fault| match fault {
         Fault::Failed(why) => failed(format!("its guard `{}`: {why}", clip(&unless.join(" ")))),
         journal @ Fault::Journal(_) => journal,
     })?;
@@ -143,12 +171,18 @@ pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> 
     }
 }
 
-/// A script of the release: executed itself if it is executable or begins with `#!`, else by `sh`.
-fn script_command(engine: &mut Engine<'_>, entry: &Entry) -> Result<Command, Fault> {
+/// A script of the release: executed itself if it is executable or begins with `#!`, else by `sh`. For another user it is named
+/// as seen from the private directory: what is above that is closed to others.
+fn script_command(engine: &mut Engine<'_>, entry: &Entry, for_other: bool) -> Result<Command, Fault> {
     let Entry::File { path, mode, .. } = entry else {
         return Err(failed(format!("{} is not a file", entry.path())));
     };
     let script = private::file(engine, entry)?;
+    let named = if for_other {
+        Path::new(".").join(path)
+    } else {
+        script.clone()
+    };
     let io = |error| failed(format!("cannot use the private copy of {path}: {error}"));
     if mode & 0o111 == 0 {
         let mut head = [0; 2];
@@ -157,12 +191,16 @@ fn script_command(engine: &mut Engine<'_>, entry: &Entry) -> Result<Command, Fau
             .map_err(io)?;
         if head[..read] != *b"#!" {
             let mut command = Command::new("sh");
-            command.arg(&script);
+            command.arg(named);
             return Ok(command);
         }
-        fs::set_permissions(&script, fs::Permissions::from_mode(mode | 0o500)).map_err(io)?;
+        fs::set_permissions(
+            &script,
+            fs::Permissions::from_mode(mode | if for_other { 0o555 } else { 0o500 }),
+        )
+        .map_err(io)?;
     }
-    Ok(Command::new(script))
+    Ok(Command::new(named))
 }
 
 /// The standard environment, and nothing of the agent's own.

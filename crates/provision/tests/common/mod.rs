@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use potluck_model::assignment::{ASSIGNMENT_FORMAT, AssignedRelease, Assignment, AssignmentKind, Root, SigningKey};
-use potluck_model::list::{Action, Entry, LIST_FORMAT, List, Step};
+use potluck_model::list::{Action, Entry, List, Settings, Step, format_of};
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{AudienceName, Digest, Location, NodeId, UnixSeconds};
 
@@ -76,6 +76,7 @@ impl Node {
             number,
             entries: BTreeMap::new(),
             steps: Vec::new(),
+            settings: Settings::default(),
         }
     }
 
@@ -147,6 +148,7 @@ pub(crate) struct Release<'n> {
     number: u64,
     entries: BTreeMap<Vec<u8>, Entry>,
     steps: Vec<Step>,
+    settings: Settings,
 }
 
 impl Release<'_> {
@@ -199,14 +201,12 @@ impl Release<'_> {
 
     /// Adds a step, to be refined with `with`.
     pub(crate) fn step(mut self, id: &str, action: Action) -> Self {
-        self.steps.push(Step {
-            id: id.parse().unwrap(),
-            action,
-            needs: vec![],
-            unless: None,
-            creates: None,
-            timeout_seconds: 600,
-        });
+        self.steps.push(Step::new(id.parse().unwrap(), action, 600));
+        self
+    }
+
+    pub(crate) fn var(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.settings.vars.insert(name.into(), value.into());
         self
     }
 
@@ -229,19 +229,21 @@ impl Release<'_> {
                 dest: dest.into(),
                 mode: None,
                 keep: false,
+                purge: false,
             },
         )
     }
 
     pub(crate) fn list(self) -> List {
         let list = List {
-            format: LIST_FORMAT,
+            format: format_of(&self.steps, &self.settings),
             configuration: self.configuration.parse().unwrap(),
             release: self.number,
             version: None,
             audience: AudienceName::fleet(),
             entries: self.entries.into_values().collect(),
             steps: self.steps,
+            settings: self.settings,
         };
         list.check().unwrap();
         list
@@ -255,6 +257,7 @@ pub(crate) fn run(source: &str) -> Action {
         env: vec![],
         exit: vec![],
         inputs: vec![],
+        user: None,
     }
 }
 

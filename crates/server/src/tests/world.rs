@@ -15,7 +15,7 @@ use potluck_model::api::{
 };
 use potluck_model::chunk_list::{Chunk, ChunkList};
 use potluck_model::join::JoinString;
-use potluck_model::list::{Entry, LIST_FORMAT, List};
+use potluck_model::list::{Entry, List, Settings};
 use potluck_model::trace::{Event, What};
 use potluck_model::{AudienceName, Digest, NodeId, UnixMicros};
 use rustls::pki_types::pem::PemObject;
@@ -396,13 +396,14 @@ impl Made {
         }
         entries.sort_by(|a, b| a.path().cmp(b.path()));
         let list = List {
-            format: LIST_FORMAT,
+            format: 1,
             configuration: name.parse().unwrap(),
             release: number,
             version: (number == 2).then(|| "two".parse().unwrap()),
             audience: AudienceName::fleet(),
             entries,
             steps: Vec::new(),
+            settings: Settings::default(),
         };
         chunks.push(list.to_bytes());
         Self {

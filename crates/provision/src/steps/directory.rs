@@ -1,0 +1,80 @@
+//! `directory`: makes sure that there is a directory, of this mode and owner. One that is no longer listed stays.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use potluck_model::list::Step;
+use potluck_model::trace::Outcome;
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
+
+use super::Kind;
+use crate::accounts;
+use crate::engine::{Done, Engine, Fault, failed};
+use crate::place::Placement;
+use crate::root::under_root;
+
+/// Permission bits of a directory that is made and has no others.
+const USUAL_MODE: u32 = 0o755;
+
+pub(crate) struct Directory<'a> {
+    pub(crate) dest: &'a str,
+    pub(crate) mode: Option<u32>,
+    pub(crate) owner: Option<&'a str>,
+    pub(crate) group: Option<&'a str>,
+}
+
+impl Kind for Directory<'_> {
+    fn run(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Done, Fault> {
+        let dest = self.dest;
+        let path = under_root(dest);
+        let owner = match self.owner {
+            Some(name) => Some(accounts::existing_user(engine, name)?.uid),
+            None => None,
+        };
+        let group = match self.group {
+            Some(name) => Some(accounts::existing_group(engine, name)?),
+            None => None,
+        };
+        let setting = engine.setting;
+        let mut said = Vec::new();
+        let mut placement = Placement::durable(&setting.root, setting.dir)?;
+        if !setting
+            .root
+            .exists(path)
+            .map_err(|error| failed(format!("cannot look at {dest}: {error}")))?
+        {
+            engine.about_to_change()?;
+            placement.directory(path, self.mode.unwrap_or(USUAL_MODE))?;
+            placement.commit()?;
+            said.push(format!("made {dest}"));
+        }
+        let io = |error: rustix::io::Errno| failed(format!("cannot see to the directory {dest}: {error}"));
+        let fd = setting
+            .root
+            .directory(path)
+            .map_err(|error| failed(format!("{dest} is no directory that can be used: {error}")))?;
+        let stat = rustix::fs::fstat(&fd).map_err(io)?;
+        let owner = owner.filter(|uid| *uid != stat.st_uid);
+        let group = group.filter(|gid| *gid != stat.st_gid);
+        if owner.is_some() || group.is_some() {
+            engine.about_to_change()?;
+            let (uid, gid) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
+            rustix::fs::chownat(fd.as_fd(), "", uid, gid, AtFlags::EMPTY_PATH).map_err(io)?;
+            said.push("changed its owner".to_owned());
+        }
+        // A change of owner takes special bits away.
+        let stat = rustix::fs::fstat(&fd).map_err(io)?;
+        if let Some(mode) = self.mode.filter(|mode| *mode != stat.st_mode & 0o7777) {
+            engine.about_to_change()?;
+            // The descriptor is one of a path only: this names just what it stands for, and follows no link.
+            let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            rustix::fs::chmod(own, Mode::from_raw_mode(mode)).map_err(io)?;
+            said.push(format!("changed its mode from {:o} to {mode:o}", stat.st_mode & 0o7777));
+        }
+        let outcome = if said.is_empty() {
+            Outcome::Unchanged
+        } else {
+            Outcome::Changed
+        };
+        Ok(Done::new(outcome, said.join("; ")))
+    }
+}
