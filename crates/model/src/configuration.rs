@@ -12,6 +12,7 @@ mod order;
 mod places;
 mod schema;
 mod script;
+mod start;
 mod step;
 mod value;
 mod variables;
@@ -23,6 +24,7 @@ use crate::list::{STEPS_MAX, Settings, Step};
 pub(crate) use fault::nearest;
 pub use fault::{ConfigurationError, Position};
 pub use schema::schema;
+pub use start::{Start, start};
 
 /// The file that says how the others are used. It is no entry of the list.
 pub const CONFIGURATION_FILE: &str = "configuration.toml";

@@ -65,6 +65,7 @@ pub(crate) enum Command {
     Server(commands::server::Args),
     Agent(commands::agent::Args),
     JoinToken(commands::join_token::Args),
+    New(commands::new::Args),
     Publish(commands::publish::Args),
     Assign(commands::assign::Args),
     Unassign(commands::assign::UnassignArgs),
@@ -174,6 +175,7 @@ mod tests {
           server       Runs the management server
           agent        Runs this machine's managed node
           join-token   Prints a join string, with which new nodes join
+          new          Writes a first configuration.toml for a directory, guessed from what lies there
           publish      Publishes a directory: makes an immutable release of a configuration
           assign       Assigns a configuration to nodes: it becomes their designated configuration
           unassign     Withdraws assignments

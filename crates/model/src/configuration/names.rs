@@ -33,6 +33,10 @@ pub(super) fn is_script(path: &str) -> bool {
     strip_end(path, &[".sh"]).is_some()
 }
 
+pub(super) fn is_yaml(path: &str) -> bool {
+    strip_end(path, &[".yml", ".yaml"]).is_some()
+}
+
 pub(super) fn base(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, base)| base)
 }

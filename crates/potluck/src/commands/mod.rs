@@ -11,6 +11,7 @@ pub(crate) mod halt;
 pub(crate) mod join_token;
 pub(crate) mod logs;
 pub(crate) mod manual;
+pub(crate) mod new;
 pub(crate) mod publish;
 pub(crate) mod server;
 pub(crate) mod status;
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Server(args) => server::run(args, global, output),
         Command::Agent(args) => agent::run(args, global, output),
         Command::JoinToken(args) => join_token::run(args, global, output),
+        Command::New(args) => new::run(&args, output),
         Command::Publish(args) => publish::run(args, global, output),
         Command::Assign(args) => assign::run(args, global, output),
         Command::Unassign(args) => assign::unassign(args, global, output),

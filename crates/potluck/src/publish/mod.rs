@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use potluck_model::api::{ErrorKind, PublishRequest, Release};
 use potluck_model::chunk_list::META_BYTES_MAX;
-use potluck_model::configuration::{self, Resolved, TEXT_BYTES_MAX, TreeEntry, TreeKind};
+use potluck_model::configuration::{self, Resolved, Start, TEXT_BYTES_MAX, TreeEntry, TreeKind};
 use potluck_model::list::{Entry, List, Settings, Step, format_of};
 use potluck_model::{AudienceName, ConfigurationName, Digest, VersionName};
 use serde::Serialize;
@@ -116,15 +116,33 @@ fn look(directory: &Path, name: Option<&ConfigurationName>) -> Result<(Scan, Res
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
-    let text_of = |path: &str| {
-        let mut bytes = Vec::new();
-        let file = File::open(scan.directory.join(path)).ok()?;
-        let read = file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).ok()?;
-        (read as u64 <= TEXT_BYTES_MAX).then(|| String::from_utf8(bytes).ok())?
-    };
-    let resolved = configuration::resolve(directory_name, scan.configuration.as_deref(), &tree, name, &text_of)
-        .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    let resolved = configuration::resolve(directory_name, scan.configuration.as_deref(), &tree, name, &|path| {
+        text_of(&scan, path)
+    })
+    .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     Ok((scan, resolved))
+}
+
+/// A first `configuration.toml` for the directory.
+pub(crate) fn start(directory: &Path) -> Result<Start, Failure> {
+    let scan = scan::scan(directory)
+        .map_err(|error| Failure::new(format!("looking at {}:\n{error}", directory.display())).exit(Exit::Data))?;
+    let tree: Vec<TreeEntry> = scan.entries.iter().map(tree_entry).collect();
+    let name = scan.directory.file_name().and_then(|name| name.to_str());
+    Ok(configuration::start(name.unwrap_or_default(), &tree, &|path| {
+        text_of(&scan, path)
+    }))
+}
+
+/// The text of a file, if it is text and not too large to be looked at.
+fn text_of(scan: &Scan, path: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(scan.directory.join(path)).ok()?;
+    let read = file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).ok()?;
+    if read as u64 > TEXT_BYTES_MAX {
+        return None;
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn tree_entry(entry: &scan::Scanned) -> TreeEntry {
