@@ -36,13 +36,13 @@ impl Kind for Directory<'_> {
         };
         let setting = engine.setting;
         let mut said = Vec::new();
-        let mut placement = Placement::durable(&setting.root, setting.dir)?;
         if !setting
             .root
             .exists(path)
             .map_err(|error| failed(format!("cannot look at {dest}: {error}")))?
         {
             engine.about_to_change()?;
+            let mut placement = Placement::durable(&setting.root, setting.dir)?;
             placement.directory(path, self.mode.unwrap_or(USUAL_MODE))?;
             placement.commit()?;
             said.push(format!("made {dest}"));
