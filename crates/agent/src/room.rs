@@ -91,7 +91,7 @@ impl Room {
             need(&mut needs, &self.store)?.fetch += lacking + RESERVE_BYTES;
         }
         let list = &loaded.list;
-        let mut commands = false;
+        let mut commands = !list.settings.health.is_empty();
         let mut own_copy = 0;
         for step in &list.steps {
             commands |= step.unless.is_some();

@@ -6,6 +6,7 @@ mod bare;
 mod cloud_config;
 mod conduct;
 mod fault;
+mod health;
 mod keys;
 mod names;
 mod order;
@@ -119,7 +120,7 @@ pub fn resolve(
             name,
             warnings: script::warnings(&steps, &tree)
                 .into_iter()
-                .chain(places::warnings(&steps, &tree))
+                .chain(places::warnings(&steps, &written.settings, &tree))
                 .collect(),
             steps,
             settings: written.settings,

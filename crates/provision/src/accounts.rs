@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::command::Exit;
 use crate::engine::{Engine, Fault, failed};
+use crate::limits;
 
 /// A user.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,4 +76,20 @@ fn look_up(engine: &mut Engine<'_>, database: &str, name: &str) -> Result<Option
             "cannot look up {name} ({database}): getent ended with {exit:?}"
         ))),
     }
+}
+
+/// The command, as that user.
+pub(crate) fn as_user(command: Command, account: &Account) -> Result<Command, Fault> {
+    let own = rustix::process::geteuid();
+    if own.as_raw() == account.uid {
+        return Ok(command);
+    }
+    if !own.is_root() {
+        return Err(failed(
+            "unsupported: only root can run a step as another user, and the agent does not run as root",
+        ));
+    }
+    let (uid, gid) = (format!("--reuid={}", account.uid), format!("--regid={}", account.gid));
+    let args = [uid.as_str(), gid.as_str(), "--init-groups", "--"];
+    Ok(limits::wrap("setpriv", &args, &command))
 }

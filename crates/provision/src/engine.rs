@@ -23,12 +23,12 @@ use potluck_model::list::{List, OnFailure, OnInterrupt, RETRY_DELAY_SECONDS_MAX,
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{Digest, NodeId, StepId};
 
-use crate::accounts::Account;
 use crate::archive::ArchiveError;
 use crate::command::{self, CommandError, Event};
 use crate::content::Contents;
 use crate::executor::halt_path;
 use crate::facts;
+use crate::health;
 use crate::journal::{Journal, JournalError};
 use crate::leftover;
 use crate::limits;
@@ -186,6 +186,11 @@ impl<'a> Engine<'a> {
                 recap.count(outcome);
             }
         }
+        if recap.converged() && !self.halted() {
+            for outcome in health::check(self)? {
+                recap.count(outcome);
+            }
+        }
         self.note(What::Executed { recap }, None)?;
         self.journal.sync()?;
         Ok(recap)
@@ -293,9 +298,7 @@ impl<'a> Engine<'a> {
         let mut delay = step.retry.map_or(0, |retry| retry.delay_seconds);
         let mut number = 1;
         let done = loop {
-            self.deadline = Instant::now()
-                .checked_add(Duration::from_secs(step.timeout_seconds))
-                .unwrap_or_else(|| Instant::now() + Duration::from_secs(u64::from(u32::MAX)));
+            self.give_time(Duration::from_secs(step.timeout_seconds));
             let done = match self.guarded(step) {
                 Ok(done) => done,
                 Err(Fault::Failed(message)) => Done::new(Outcome::Failed, message),
@@ -317,6 +320,13 @@ impl<'a> Engine<'a> {
             self.notify(&step.id)?;
         }
         self.end(&step.id, start, done)
+    }
+
+    /// Commands end within this time from now.
+    pub(crate) fn give_time(&mut self, time: Duration) {
+        let now = Instant::now();
+        let far = now + Duration::from_secs(u64::from(u32::MAX));
+        self.deadline = now.checked_add(time).unwrap_or(far);
     }
 
     /// Until the time is over, or no further step may start.
@@ -420,22 +430,6 @@ impl<'a> Engine<'a> {
             .env("POTLUCK_NODE", self.setting.node.to_string())
             .current_dir("/");
         command
-    }
-
-    /// The command, as that user.
-    pub(crate) fn as_user(&self, command: Command, account: &Account) -> Result<Command, Fault> {
-        let own = rustix::process::geteuid();
-        if own.as_raw() == account.uid {
-            return Ok(command);
-        }
-        if !own.is_root() {
-            return Err(failed(
-                "unsupported: only root can run a step as another user, and the agent does not run as root",
-            ));
-        }
-        let (uid, gid) = (format!("--reuid={}", account.uid), format!("--regid={}", account.gid));
-        let args = [uid.as_str(), gid.as_str(), "--init-groups", "--"];
-        Ok(limits::wrap("setpriv", &args, command))
     }
 
     /// Runs a command of a step within what is left of its time; `output`: its lines are reported.

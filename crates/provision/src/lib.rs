@@ -16,6 +16,7 @@ mod engine;
 mod executor;
 mod facts;
 mod file;
+mod health;
 mod job;
 mod journal;
 mod leftover;

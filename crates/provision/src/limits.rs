@@ -17,7 +17,7 @@ pub(crate) fn apply(command: Command, limits: &Limits, systemd: bool) -> (Comman
             args.push(format!("--property=CPUQuota={percent}%"));
         }
         args.push("--".to_owned());
-        return (wrap("systemd-run", &args, command), None);
+        return (wrap("systemd-run", &args, &command), None);
     }
     let unkept = limits
         .cpu_percent
@@ -27,13 +27,16 @@ pub(crate) fn apply(command: Command, limits: &Limits, systemd: bool) -> (Comman
         Some(bytes) => {
             let kib = bytes.div_ceil(1 << 10);
             let script = format!("ulimit -v {kib} && exec \"$@\"");
-            (wrap("sh", &["-c".to_owned(), script, "sh".to_owned()], command), unkept)
+            (
+                wrap("sh", &["-c".to_owned(), script, "sh".to_owned()], &command),
+                unkept,
+            )
         }
     }
 }
 
 /// `program ARGS… COMMAND…`, with the command's environment and directory.
-pub(crate) fn wrap<S: AsRef<OsStr>>(program: &str, args: &[S], command: Command) -> Command {
+pub(crate) fn wrap<S: AsRef<OsStr>>(program: &str, args: &[S], command: &Command) -> Command {
     let mut wrapped = Command::new(program);
     wrapped.args(args).arg(command.get_program()).args(command.get_args());
     // What was cleared is not seen from outside; each command of a step has a whole environment of its own.

@@ -79,15 +79,16 @@ pub(crate) fn file(engine: &mut Engine<'_>, entry: &Entry) -> Result<PathBuf, Fa
 
 /// Whether steps of the list will most probably want the directory: there are guards, or scripts that have not run yet.
 pub(crate) fn is_wanted(list: &List, state: &State, root: &Path) -> bool {
-    list.steps.iter().any(|step| {
-        let ran = || steps::run::once(list, step, root).is_some_and(|key| state.ran.contains_key(&key));
-        step.unless.is_some()
-            || match step.action {
-                Action::Run { .. } | Action::CloudInit { .. } => !ran(),
-                Action::Ansible { .. } => true,
-                _ => false,
-            }
-    })
+    !list.settings.health.is_empty()
+        || list.steps.iter().any(|step| {
+            let ran = || steps::run::once(list, step, root).is_some_and(|key| state.ran.contains_key(&key));
+            step.unless.is_some()
+                || match step.action {
+                    Action::Run { .. } | Action::CloudInit { .. } => !ran(),
+                    Action::Ansible { .. } => true,
+                    _ => false,
+                }
+        })
 }
 
 /// `staged`, or an empty or earlier directory, for this list; those of other lists are removed.

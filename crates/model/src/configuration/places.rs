@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Tree, TreeKind};
-use crate::list::{Action, Step, is_under};
+use super::{Tree, TreeKind, health};
+use crate::list::{Action, Settings, Step, is_under};
 
 /// The most warnings about files that no step uses.
 const UNUSED_MAX: usize = 20;
@@ -80,8 +80,8 @@ fn placed_by(step: &Step, tree: &Tree<'_>) -> Vec<(String, Kind)> {
 }
 
 /// A warning for each file, or directory of files, that no step names.
-pub(super) fn warnings(steps: &[Step], tree: &Tree<'_>) -> Vec<String> {
-    let used = used(steps, tree);
+pub(super) fn warnings(steps: &[Step], settings: &Settings, tree: &Tree<'_>) -> Vec<String> {
+    let used = used(steps, settings, tree);
     let uses_below = |directory: &str| {
         used.range(directory..)
             .take_while(|path| path.starts_with(directory))
@@ -129,8 +129,11 @@ pub(super) fn warnings(steps: &[Step], tree: &Tree<'_>) -> Vec<String> {
 }
 
 /// Paths of the files and links that a step names, or that stand below a directory that it names.
-fn used<'a>(steps: &[Step], tree: &Tree<'a>) -> BTreeSet<&'a str> {
+fn used<'a>(steps: &[Step], settings: &Settings, tree: &Tree<'a>) -> BTreeSet<&'a str> {
     let mut named = BTreeSet::new();
+    for word in health::named(&settings.health, tree) {
+        named.insert(word.strip_prefix("./").unwrap_or(word).to_owned());
+    }
     for step in steps {
         // Guards and arguments may name files as a shell does.
         let words = step.unless.iter().flatten();

@@ -6,6 +6,8 @@ use super::keys::{KEYS, KINDS, Key, Shape};
 use super::names::{ARCHIVES, PACKAGES};
 use crate::list::RETRIES_MAX;
 
+const DURATION: &str = "^([0-9]+ *(w|d|h|m|s|ms) *)+$";
+
 /// The schema, as docs/configuration.schema.json has it: draft 2020-12.
 pub fn schema() -> Value {
     json!({
@@ -31,6 +33,20 @@ pub fn schema() -> Value {
                 "minItems": 1,
                 "description": "What is done, in this order.",
                 "items": {"oneOf": KINDS.map(|kind| json!({"$ref": format!("#/$defs/{kind}")}))},
+            },
+            "health": {
+                "type": "array",
+                "description": "What must succeed when all steps have ended well.",
+                "items": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "required": ["run"],
+                    "properties": {
+                        "run": {"type": "array", "minItems": 1, "items": {"type": "string"}, "description": "A command."},
+                        "within": {"type": "string", "pattern": DURATION, "description": "In which it must succeed; 1m."},
+                        "stable_for": {"type": "string", "pattern": DURATION, "description": "For which it must go on to."},
+                    },
+                },
             },
         },
         "$defs": definitions(),
@@ -78,7 +94,6 @@ fn definitions() -> Map<String, Value> {
 
 fn property(key: &Key, kind: &str) -> Value {
     const ABSOLUTE: &str = "^/";
-    const DURATION: &str = "^([0-9]+ *(w|d|h|m|s|ms) *)+$";
     let words = || json!({"type": "array", "items": {"type": "string"}});
     let ends = |ends: &[&str]| format!("({})$", ends.join("|").replace('.', "\\."));
     let mut property = match key.shape {

@@ -326,6 +326,7 @@ mod tests {
             "site.yml" => "- hosts: all\n  tasks: []\n",
             "other.yml" => "a: b\n",
             "broken.j2" => "{{",
+            "app.tar.gz" => return None,
             _ => "text\n",
         };
         Some(text.to_owned())

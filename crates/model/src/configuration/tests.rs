@@ -358,6 +358,43 @@ service = "x"
 }
 
 #[test]
+fn health_checks_reach_the_list_and_what_is_wrong_with_them_is_told() {
+    let step = "[[step]]\nrun = \"tune.sh\"\n";
+    let toml = format!(
+        "{step}[[health]]\nrun = [\"./site-old.html\"]\nwithin = \"2m\"\nstable_for = \"10s\"\n[[health]]\nrun = [\"true\"]\n"
+    );
+    let resolved = resolved(&toml);
+    assert_eq!(
+        serde_json::to_value(&resolved.settings.health).unwrap(),
+        serde_json::json!([
+            {"run": ["./site-old.html"], "within_seconds": 120, "stable_for_seconds": 10},
+            {"run": ["true"], "within_seconds": 60},
+        ])
+    );
+    assert!(
+        !resolved.warnings.iter().any(|warning| warning.starts_with("site-old")),
+        "{:?}",
+        resolved.warnings
+    );
+    let toml = format!("{step}[[health]]\nrnu = [\"x\"]\nwithin = \"2\"\n[[health]]\nrun = \"curl\"\n");
+    let found = errors(&toml);
+    for (line, expected) in [
+        "configuration.toml:3:1: the health check does nothing",
+        "configuration.toml:4:1: unknown key \"rnu\" in a health check; did you mean \"run\"?",
+        "configuration.toml:5:10: ",
+        "configuration.toml:7:7: run cannot be text",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(
+            found.get(line).is_some_and(|found| found.starts_with(expected)),
+            "{line}\n{found:#?}"
+        );
+    }
+}
+
+#[test]
 fn a_template_is_read_when_it_is_published() {
     let mut tree = sample();
     tree.push(file("broken.j2"));
@@ -438,7 +475,7 @@ fn unknown_keys_without_a_near_one_say_which_are_known() {
         [
             "configuration.toml:3:1: unknown key \"elephant\" in step 1; known are id, needs, when, unless, creates, timeout, \
          retry, on_failure, on_interrupt, notify, limits, run, args, env, exit, inputs, user",
-            "configuration.toml:4:3: unknown key \"mammoths\" at the top; known are name, vars, step",
+            "configuration.toml:4:3: unknown key \"mammoths\" at the top; known are name, vars, step, health",
         ]
     );
 }

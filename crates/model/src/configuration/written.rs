@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fault::{ConfigurationError, nearest};
 use super::step::{Draft, StepReader};
 use super::value::{Reader, Span, Value};
-use super::{Tree, order, places, variables};
+use super::{Tree, health, order, places, variables};
 use crate::list::{Settings, Step};
 use crate::{ConfigurationName, StepId};
 
-pub(super) const TOP_KEYS: [&str; 3] = ["name", "vars", "step"];
+pub(super) const TOP_KEYS: [&str; 4] = ["name", "vars", "step", "health"];
 
 /// What is written down.
 #[derive(Default)]
@@ -29,6 +29,7 @@ pub(super) fn read(text: &str, tree: &Tree<'_>, errors: &mut Vec<ConfigurationEr
         match key.get_ref().as_ref() {
             "name" => name = read_name(&mut reader, value),
             "vars" => settings.vars = variables::read(&mut reader, value),
+            "health" => settings.health = health::read(&mut reader, value),
             "step" => drafts = read_steps(&mut reader, value, tree),
             other => {
                 reader.unknown(&key.span(), other, "at the top", &TOP_KEYS);

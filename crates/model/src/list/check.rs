@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    Action, ENTRIES_MAX, Entry, EnvVar, List, PATH_BYTES_MAX, RETRIES_MAX, RETRY_DELAY_SECONDS_MAX, STEPS_MAX,
-    Settings, Step, VARS_BYTES_MAX, format_of,
+    Action, ENTRIES_MAX, Entry, EnvVar, HEALTH_CHECKS_MAX, HEALTH_SECONDS_MAX, HealthCheck, List, PATH_BYTES_MAX,
+    RETRIES_MAX, RETRY_DELAY_SECONDS_MAX, STEPS_MAX, Settings, Step, VARS_BYTES_MAX, format_of,
 };
 use crate::StepId;
 use crate::chunk_list::SINGLE_CHUNK_BYTES_MAX;
@@ -23,6 +23,7 @@ pub(super) fn list(list: &List) -> Result<(), String> {
         return Err(format!("format {} cannot say what is in it", list.format));
     }
     settings(&list.settings)?;
+    health(list)?;
     entries(list)?;
     let mut before = BTreeSet::new();
     for step in &list.steps {
@@ -106,6 +107,26 @@ fn settings(settings: &Settings) -> Result<(), String> {
     let bytes = crate::canonical::to_bytes(&settings.vars).len();
     if bytes > VARS_BYTES_MAX {
         return Err(format!("its variables have {bytes} bytes, more than {VARS_BYTES_MAX}"));
+    }
+    Ok(())
+}
+
+fn health(list: &List) -> Result<(), String> {
+    let checks = &list.settings.health;
+    if checks.len() > HEALTH_CHECKS_MAX {
+        return Err(format!("more than {HEALTH_CHECKS_MAX} health checks"));
+    }
+    for (index, check) in checks.iter().enumerate() {
+        if check.run.is_empty() {
+            return Err("an empty health check".into());
+        }
+        if check.within_seconds.max(check.stable_for_seconds) > HEALTH_SECONDS_MAX {
+            return Err(format!("a health check of more than {HEALTH_SECONDS_MAX} s"));
+        }
+        let id = HealthCheck::id(index + 1);
+        if list.steps.iter().any(|step| step.id == id) {
+            return Err(format!("a step is called {id}, like a health check"));
+        }
     }
     Ok(())
 }

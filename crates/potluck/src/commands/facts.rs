@@ -22,7 +22,7 @@ Examples:
   potluck facts --root /mnt/image       of the system in that directory"
 )]
 pub(crate) struct Args {
-    /// Where paths of the machine are: its distribution and the room on its disk count
+    /// The root of the machine that is looked at
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 }

@@ -83,7 +83,7 @@ fn run(engine: &mut Engine<'_>, step: &Step, own: &Run<'_>) -> Result<Done, Faul
         command.env(&variable.name, &variable.value);
     }
     if let Some(account) = &account {
-        command = engine.as_user(command, account)?;
+        command = accounts::as_user(command, account)?;
     }
     let ended = engine.execute(step, command, true)?;
     let said = if ended.last_line.is_empty() {
@@ -142,9 +142,9 @@ pub(crate) fn once(list: &List, step: &Step, root: &Path) -> Option<Digest> {
     })))
 }
 
-/// Whether the guard says that nothing is to be done.
-pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> Result<bool, Fault> {
-    let (program, args) = unless.split_first().ok_or_else(|| failed("the guard is empty"))?;
+/// The command of a guard or a health check, in the private directory and with the environment of a script.
+pub(crate) fn guard_command(engine: &mut Engine<'_>, words: &[String]) -> Result<Command, Fault> {
+    let (program, args) = words.split_first().ok_or_else(|| failed("the command is empty"))?;
     // `./check.sh` is the release's own; `/bin/test` and `test` are the machine's.
     let own = program
         .strip_prefix("./")
@@ -157,6 +157,12 @@ pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> 
     };
     command.args(args);
     environment(engine, &mut command)?;
+    Ok(command)
+}
+
+/// Whether the guard says that nothing is to be done.
+pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> Result<bool, Fault> {
+    let command = guard_command(engine, unless)?;
     let ended = engine.execute(step, command, false).map_err(|fault| match fault {
         Fault::Failed(why) => failed(format!("its guard `{}`: {why}", clip(&unless.join(" ")))),
         journal @ Fault::Journal(_) => journal,

@@ -150,7 +150,7 @@ impl User<'_> {
                 .env("HOME", &account.home)
                 .env("KEYS", self.ssh_keys.join("\n"))
                 .env("ASK", ask);
-            engine.as_user(command, account)
+            accounts::as_user(command, account)
         };
         let ask = command(engine, "1")?;
         match engine.question(ask)?.exit {

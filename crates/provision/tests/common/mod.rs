@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use potluck_model::assignment::{ASSIGNMENT_FORMAT, AssignedRelease, Assignment, AssignmentKind, Root, SigningKey};
-use potluck_model::list::{Action, Entry, List, Settings, Step, format_of};
+use potluck_model::list::{Action, Entry, HealthCheck, List, Settings, Step, format_of};
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{AudienceName, Digest, Location, NodeId, UnixSeconds};
 
@@ -207,6 +207,15 @@ impl Release<'_> {
 
     pub(crate) fn var(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
         self.settings.vars.insert(name.into(), value.into());
+        self
+    }
+
+    pub(crate) fn health(mut self, run: &[&str], within_seconds: u64, stable_for_seconds: u64) -> Self {
+        self.settings.health.push(HealthCheck {
+            run: run.iter().map(ToString::to_string).collect(),
+            within_seconds,
+            stable_for_seconds,
+        });
         self
     }
 
