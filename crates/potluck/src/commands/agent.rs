@@ -92,7 +92,7 @@ pub(crate) struct Args {
     /// Use at most so much of one processor (50%) [default: unlimited]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     cpu_limit: Option<u16>,
-    /// When to give: always (the default), never, mains, unmetered, or both of these
+    /// When to give: always (the default), never, mains, unmetered, or both
     #[arg(long, value_name = "WHEN")]
     serve: Option<Serve>,
     /// The same as --serve never
