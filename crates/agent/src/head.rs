@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use potluck_model::api::{ErrorKind, Events, Labels, POLL_SECONDS_MAX, Presence};
+use potluck_model::api::{ErrorKind, Events, HeadQuery, Labels, POLL_SECONDS_MAX, Presence};
+use potluck_model::revocations::Edition;
 use potluck_model::trace::{Cause, What};
 use potluck_net::api::{ApiFault, Client};
 use potluck_net::watch::{Change, Watcher};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::driver::Event;
@@ -25,6 +26,10 @@ pub(crate) struct HeadTask {
     pub(crate) expired: Arc<Notify>,
     pub(crate) outbox: Outbox,
     pub(crate) events: mpsc::Sender<Event>,
+    /// The list of revoked nodes that the node has.
+    pub(crate) edition: watch::Receiver<Edition>,
+    /// Drawn by lot at the start.
+    pub(crate) instance: u64,
     pub(crate) bind: Option<IpAddr>,
     pub(crate) port: u16,
     pub(crate) facts: Labels,
@@ -45,8 +50,15 @@ impl HeadTask {
                 }
             };
             let Some(fault) = fault else { return };
-            if fault.kind() == Some(ErrorKind::Expired) {
-                self.expired.notify_one();
+            match fault.kind() {
+                Some(ErrorKind::Expired) => self.expired.notify_one(),
+                Some(ErrorKind::Revoked) => {
+                    let message = fault.to_string();
+                    if self.events.send(Event::Revoked { message }).await.is_err() {
+                        return;
+                    }
+                }
+                _ => {}
             }
             if outage.failed(&fault, Instant::now()) && self.events.send(Event::ServerUnreachable).await.is_err() {
                 return;
@@ -90,7 +102,13 @@ impl HeadTask {
             {
                 return Some(fault);
             }
-            let head = match self.client.head(cursor, wait).await {
+            let query = HeadQuery {
+                cursor,
+                wait,
+                revocations: *self.edition.borrow(),
+                instance: self.instance,
+            };
+            let head = match self.client.head(&query).await {
                 Ok(head) => head,
                 Err(fault) => return Some(fault),
             };

@@ -6,6 +6,9 @@
 //! node.json       identity: id, key, certificate, CA, trusted root, servers (secret, mode 0600)
 //! boot            number of starts
 //! head.json       the server's last head (secret: it holds keys)
+//! revocations.json  the newest list of revoked nodes
+//! audit.json      the newest end of the server's audit log that was told
+//! joining.json    the key of a node that has not been let in yet (secret)
 //! lists.json      lists in the store, with their sizes
 //! events.jsonl    events that the server has not acknowledged
 //! store/          content (crates/store)
@@ -19,11 +22,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use potluck_model::api::Head;
-use potluck_model::assignment::Root;
+use potluck_model::assignment::{Root, Signed};
+use potluck_model::audit::Checkpoint;
+use potluck_model::revocations::Revocations;
 use potluck_model::{Digest, NodeId};
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
 
 /// The layout that this version writes, and the newest it reads.
 const FORMAT: u64 = 1;
@@ -87,6 +94,20 @@ pub(crate) struct Joined {
     pub(crate) key: String,
     /// The trusted root.
     pub(crate) root: Root,
+    /// Marks of the machine that joined; none: it was not asked for them.
+    #[serde(default)]
+    pub(crate) machine: Machine,
+}
+
+/// A node that has asked to be let in.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Joining {
+    /// Hash of the token that it used.
+    pub(crate) token: Digest,
+    /// Its private key, PEM.
+    pub(crate) key: String,
+    /// Marks of the machine that asked.
+    pub(crate) machine: Machine,
 }
 
 /// An open data directory, locked until dropped.
@@ -166,6 +187,61 @@ impl Home {
     /// Keeps the head.
     pub(crate) fn save_head(&self, head: &Head) -> Result<(), HomeError> {
         self.write_json("head.json", head)
+    }
+
+    /// The newest list of revoked nodes. A damaged one counts as none: the server and peers have it still.
+    pub(crate) fn revocations(&self) -> Option<Signed<Revocations>> {
+        self.read("revocations.json").ok().flatten()
+    }
+
+    /// Keeps it.
+    pub(crate) fn save_revocations(&self, list: &Signed<Revocations>) -> Result<(), HomeError> {
+        self.write_json("revocations.json", list)
+    }
+
+    /// The newest end of the server's audit log. A damaged one counts as none.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.read("audit.json").ok().flatten()
+    }
+
+    /// Keeps it.
+    pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), HomeError> {
+        self.write_json("audit.json", checkpoint)
+    }
+
+    /// The key with which the node asked to be let in. A damaged one counts as none: then it asks with another.
+    pub(crate) fn joining(&self) -> Option<Joining> {
+        self.read("joining.json").ok().flatten()
+    }
+
+    /// Keeps it, so that the answer is for the same node after a restart.
+    pub(crate) fn save_joining(&self, joining: &Joining) -> Result<(), HomeError> {
+        self.write_json("joining.json", joining)
+    }
+
+    /// It was let in.
+    pub(crate) fn forget_joining(&self) -> Result<(), HomeError> {
+        self.remove("joining.json")
+    }
+
+    /// Forgets what was said to, by and about the node that this data directory was copied from.
+    pub(crate) fn forget_node(&self) -> Result<(), HomeError> {
+        for name in ["head.json", "events.jsonl", "execute/trust.json"] {
+            self.remove(name)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), HomeError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(HomeError::Io {
+                doing: "remove",
+                path,
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The lists that the store holds, with their sizes. A damaged file counts as none: lists can be fetched again.

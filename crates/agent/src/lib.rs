@@ -13,6 +13,7 @@ mod inbox;
 mod join;
 mod keys;
 mod lists;
+mod machine;
 mod manners;
 mod origin;
 mod outage;
@@ -21,6 +22,7 @@ mod peers;
 mod power;
 mod progress;
 mod renewal;
+mod revocations;
 mod room;
 mod serving;
 mod shapes;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use potluck_model::UnixSeconds;
 use potluck_model::api::Labels;
 use potluck_model::join::JoinString;
 use potluck_model::trace::Recap;
@@ -44,20 +47,24 @@ use potluck_net::peer::{Incoming, Local, OpenError, PEER_PORT, PeerPort};
 use potluck_net::tls;
 use potluck_net::watch::Watcher;
 use potluck_store::{Store, StoreError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 pub use home::HomeError;
 pub use join::JoinFault;
+pub use machine::Machine;
 pub use manners::{Manners, Peering, Serve, ServeError};
 
 use driver::{Driver, Event, Tools};
 use execution::Execution;
 use head::HeadTask;
 use home::Home;
+use join::Applicant;
 use manners::{Limits, Situation};
 use outbox::Outbox;
 use peers::{Peers, Up};
 use renewal::Renewal;
+use revocations::Revocations;
 use room::Room;
 
 /// Events that wait for the driver, at most.
@@ -111,6 +118,8 @@ pub enum Finished {
         /// How the steps ended, if they were executed.
         recap: Option<Recap>,
     },
+    /// `once`, and the node does not belong to the fleet any more.
+    Revoked,
     /// `once`, the server cannot be reached, and nothing is known from before.
     Unreachable,
     /// It was told to stop.
@@ -162,8 +171,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let home = Home::open(&config.data)?;
     let facts = facts::facts();
     let mut shutdown = std::pin::pin!(shutdown);
+    let machine = Machine::here();
+    let applicant = Applicant {
+        join: config.join.as_ref(),
+        facts: &facts,
+        labels: &config.labels,
+        machine: &machine,
+        bind: config.bind,
+        once: config.once,
+    };
     let joined = tokio::select! {
-        joined = join::identity(&home, config.join.as_ref(), &facts, &config.labels, config.bind, config.once) => joined?,
+        joined = join::identity(&home, &applicant) => joined?,
         () = &mut shutdown => return Ok(Finished::Stopped),
     };
     let boot = home.next_boot()?;
@@ -211,9 +229,16 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         expired: Arc::clone(&expired),
     };
     let overflowed = Arc::new(AtomicU64::new(0));
+    let revocations = Revocations::new(home.revocations(), &joined.root, Instant::now(), UnixSeconds::now());
+    let edition = watch::Sender::new(revocations.edition());
+    let mut instance = [0; 8];
+    getrandom::fill(&mut instance).map_err(|error| AgentError::Port(std::io::Error::other(error.to_string())))?;
     let head = HeadTask {
         client: client.clone(),
         expired,
+        edition: edition.subscribe(),
+        // JSON and URLs carry 53 bits everywhere.
+        instance: u64::from_le_bytes(instance) >> 11,
         outbox: outbox.clone(),
         events: events.clone(),
         bind: config.bind,
@@ -243,6 +268,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         store_max: config.store_max,
         home,
         joined,
+        revocations,
+        edition,
         store: store.clone(),
         outbox: outbox.clone(),
         client: client.clone(),

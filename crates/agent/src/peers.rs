@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use potluck_model::NodeId;
 use potluck_model::api::AudienceKey;
+use potluck_model::revocations::Edition;
 use potluck_net::peer::{self, Endpoint, Local, PeerConnection, PeerReceiver, PeerSender, Received};
 use potluck_net::tls::Identity;
 use potluck_proto::{DataHeader, End, Message, TransferEnd, TransferId, Want};
@@ -60,6 +61,8 @@ struct Connection {
     sender: PeerSender,
     inboxes: Inboxes,
     next_stream: u32,
+    /// The list of revoked nodes that it was sent.
+    revocations: Edition,
     since: Instant,
     dialled: bool,
     reader: AbortHandle,
@@ -194,6 +197,7 @@ impl Peers {
             sender,
             inboxes,
             next_stream: 1,
+            revocations: Edition::default(),
             since: Instant::now(),
             dialled: up.dialled,
             reader: tokio::spawn(reader.run(receiver)).abort_handle(),
@@ -225,10 +229,22 @@ impl Peers {
         Some(transfers.map(|(transfer, _)| *transfer).collect())
     }
 
+    /// Who is connected.
+    pub(crate) fn connected(&self) -> Vec<NodeId> {
+        self.connections.keys().copied().collect()
+    }
+
+    /// Whether the peer has not been sent this list of revoked nodes yet; from now on it has.
+    pub(crate) fn owes_revocations(&mut self, peer: NodeId, edition: Edition) -> bool {
+        let Some(connection) = self.connections.get_mut(&peer) else {
+            return false;
+        };
+        std::mem::replace(&mut connection.revocations, edition) != edition
+    }
+
     /// Closes all connections: the transfers of each.
     pub(crate) fn close_all(&mut self) -> Vec<(NodeId, BTreeSet<TransferId>)> {
-        let peers: Vec<NodeId> = self.connections.keys().copied().collect();
-        peers
+        self.connected()
             .into_iter()
             .filter_map(|peer| Some((peer, self.close(peer)?)))
             .collect()

@@ -10,10 +10,15 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::{Assignment, Root, Signed};
+use crate::audit::Checkpoint;
+use crate::revocations::Revocations;
 use crate::trace::{Event, Ignored, Recap};
 use crate::{AudienceName, ConfigurationName, Digest, LabelKey, NodeId, StepId, UnixSeconds, VersionName};
 
-pub use identity::{RenewAnswer, RenewRequest};
+pub use identity::{
+    HeadQuery, OPERATOR_NAME_MAX, OperatorAnswer, OperatorInfo, OperatorRequest, REASON_BYTES_MAX,
+    REVOKED_PER_REQUEST_MAX, RenewAnswer, RenewRequest, RevokeAnswer, RevokeRequest, Standing, is_operator_name,
+};
 
 /// Labels or facts: short values by key.
 pub type Labels = BTreeMap<LabelKey, String>;
@@ -40,6 +45,12 @@ pub struct JoinRequest {
     pub facts: Labels,
     /// `--label`: kept only where the token permits the key.
     pub labels: Labels,
+    /// The node whose data directory this machine has and does not own: then an operator decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<NodeId>,
+    /// The token is an operator's: the answer is an `OperatorAnswer`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub operator: bool,
 }
 
 /// Answer to a `JoinRequest`.
@@ -91,6 +102,12 @@ pub struct Head {
     pub halted: bool,
     /// The server's clock.
     pub time: UnixSeconds,
+    /// The list of revoked nodes, if it differs from the one that the node has, or was signed much later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<Signed<Revocations>>,
+    /// The end of the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Checkpoint>,
 }
 
 /// The key of an audience: from it identifiers in datagrams are derived, and with it nodes prove that they belong.
@@ -151,6 +168,9 @@ pub struct TokenRequest {
     pub ttl_seconds: u64,
     /// Labels that nodes get that join with it.
     pub labels: Labels,
+    /// Whether an operator has to approve each node.
+    #[serde(default)]
+    pub approval: bool,
 }
 
 /// Answer to a `TokenRequest`.
@@ -303,6 +323,18 @@ pub struct NodeInfo {
     /// Its site: a name from the operator's site map, or the networks that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// Whether it belongs to the fleet.
+    #[serde(default, skip_serializing_if = "Standing::is_admitted")]
+    pub standing: Standing,
+    /// Why it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When its identity was last seen in two places: two machines have the same key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twice: Option<UnixSeconds>,
+    /// What its key is recognised by, for people: the node's log says the same.
+    #[serde(default)]
+    pub fingerprint: String,
     /// When it joined.
     pub joined: UnixSeconds,
     /// When it last spoke to the server.
@@ -414,6 +446,10 @@ pub enum ErrorKind {
     BadRequest,
     /// No certificate, or not one that may do this. 403.
     Forbidden,
+    /// The node waits until an operator approves it. 403.
+    Pending,
+    /// The node was revoked. 403.
+    Revoked,
     /// The certificate has expired: it is good for renewal alone. 403.
     Expired,
     /// The token is unknown, expired or used up. 403.

@@ -121,6 +121,9 @@ pub enum TrustError {
     /// Made by a newer version of Potluck.
     #[error("the document has format {0}; this version of Potluck reads up to {ASSIGNMENT_FORMAT}: update it")]
     Format(u32),
+    /// It is signed, and yet not what it should be.
+    #[error("the document is malformed: {0}")]
+    Malformed(&'static str),
     /// It is for another node.
     #[error("the assignment is for node {0}, not for this one")]
     OtherNode(NodeId),
@@ -229,7 +232,10 @@ impl Root {
         Ok(document)
     }
 
-    fn verify_signature<T: Serialize + DeserializeOwned>(&self, document: &Signed<T>) -> Result<(), TrustError> {
+    pub(crate) fn verify_signature<T: Serialize + DeserializeOwned>(
+        &self,
+        document: &Signed<T>,
+    ) -> Result<(), TrustError> {
         let bytes = canonical::to_bytes(&document.signed);
         let good = document.signatures.iter().take(16).any(|signature| {
             let Some(public) = self.keys.get(&signature.keyid) else {

@@ -12,6 +12,8 @@ use crate::Digest;
 const PREFIX: &str = "potluck1.";
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
+/// The variable of the environment that may hold the join string. What an agent starts does not inherit it.
+pub const JOIN_VARIABLE: &str = "POTLUCK_JOIN";
 /// The most server addresses of one join string.
 pub const ADDRESSES_MAX: usize = 8;
 
@@ -52,6 +54,15 @@ impl Token {
             .ok()
             .map(Self)
     }
+}
+
+/// What people compare to see that two machines speak of the same key: the first 16 bytes of the key's digest.
+pub fn fingerprint(key: &Digest) -> String {
+    let groups: Vec<String> = key.as_bytes()[..16]
+        .chunks(2)
+        .map(|pair| data_encoding::HEXLOWER.encode(pair))
+        .collect();
+    groups.join("-")
 }
 
 impl fmt::Debug for Token {

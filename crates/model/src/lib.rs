@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod assignment;
+pub mod audit;
 pub mod canonical;
 pub mod chunk_list;
 pub mod condition;
@@ -16,6 +17,7 @@ pub mod list;
 mod location;
 mod network;
 pub mod rate;
+pub mod revocations;
 pub mod ring;
 pub mod selector;
 pub mod template;

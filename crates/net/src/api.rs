@@ -17,8 +17,8 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode, header};
 use potluck_model::Digest;
 use potluck_model::api::{
-    ApiError, CHUNKS_PER_REQUEST_MAX, ErrorKind, Events, Head, JoinAnswer, JoinRequest, POLL_SECONDS_MAX, Presence,
-    RenewAnswer, RenewRequest,
+    ApiError, CHUNKS_PER_REQUEST_MAX, ErrorKind, Events, Head, HeadQuery, JoinAnswer, JoinRequest, POLL_SECONDS_MAX,
+    Presence, RenewAnswer, RenewRequest,
 };
 use potluck_model::join::JoinString;
 use rustls::ClientConfig;
@@ -195,10 +195,13 @@ impl Client {
         self.post("/v1/node/renew", request).await
     }
 
-    /// `GET /v1/node/head`: waits up to `wait` seconds (at most `POLL_SECONDS_MAX`) for something newer than `cursor`.
-    pub async fn head(&self, cursor: u64, wait: u64) -> Result<Head, ApiFault> {
-        let wait = wait.min(POLL_SECONDS_MAX);
-        let path = format!("/v1/node/head?cursor={cursor}&wait={wait}");
+    /// `GET /v1/node/head`: waits for something that differs from the answer before.
+    pub async fn head(&self, query: &HeadQuery) -> Result<Head, ApiFault> {
+        let wait = query.wait.min(POLL_SECONDS_MAX);
+        let path = format!(
+            "/v1/node/head?cursor={}&wait={wait}&revocations={}&issued={}&instance={}",
+            query.cursor, query.revocations.number, query.revocations.issued.0, query.instance
+        );
         let mut request = Outgoing::new(Method::GET, &path);
         request.silence_max = Duration::from_secs(wait) + POLL_SLACK;
         self.exchange(request).await

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::{Digest, NodeId, UnixSeconds};
+use rcgen::PublicKeyData;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -187,6 +188,13 @@ pub fn generate_key_and_csr() -> (String, String) {
 /// Another certificate signing request for a key that `generate_key_and_csr` made: for renewal.
 pub fn csr_of_key(key_pem: &str) -> Result<String, TlsError> {
     Ok(csr_for(&rcgen::KeyPair::from_pem(key_pem)?)?)
+}
+
+/// The digest of the public key of a key that `generate_key_and_csr` made: what a node is recognised by.
+pub fn key_digest(key_pem: &str) -> Result<Digest, TlsError> {
+    Ok(Digest::of(
+        &rcgen::KeyPair::from_pem(key_pem)?.subject_public_key_info(),
+    ))
 }
 
 fn csr_for(key: &rcgen::KeyPair) -> Result<String, rcgen::Error> {

@@ -13,6 +13,7 @@ use crate::logging::LogFormat;
 const ENVIRONMENT: &str = "\
 Environment:
   POTLUCK_SERVER           HOST:PORT of the management server, for operator commands
+  POTLUCK_JOIN             the join string, for agent
   POTLUCK_LOG, RUST_LOG    filter of the log, such as debug or potluck_net=trace
   NO_COLOR                 no colours";
 
@@ -77,6 +78,10 @@ pub(crate) enum Command {
     Logs(commands::logs::Args),
     Trace(commands::trace::Args),
     Facts(commands::facts::Args),
+    Approve(commands::membership::ApproveArgs),
+    Revoke(commands::membership::RevokeArgs),
+    Operator(commands::operators::Args),
+    Audit(commands::audit::Args),
     Gc(commands::gc::Args),
     Backup(commands::backup::BackupArgs),
     Restore(commands::backup::RestoreArgs),
@@ -187,6 +192,10 @@ mod tests {
           logs         Shows what the steps of a node printed, and how they ended
           trace        Shows who a node asked, who answered, where each byte came from, and how each step ended
           facts        Prints the facts of this machine, which conditions and templates may use
+          approve      Admits nodes that wait for it
+          revoke       Puts nodes out of the fleet for good
+          operator     Adds, lists and removes operators, each with a key of their own
+          audit        Shows what operators did, oldest first
           gc           Removes releases that nobody is assigned, and the chunks that no release needs
           backup       Writes all that a server needs into one file, while it runs
           restore      Makes a server's data directory from a backup
@@ -206,6 +215,7 @@ mod tests {
 
         Environment:
           POTLUCK_SERVER           HOST:PORT of the management server, for operator commands
+          POTLUCK_JOIN             the join string, for agent
           POTLUCK_LOG, RUST_LOG    filter of the log, such as debug or potluck_net=trace
           NO_COLOR                 no colours
 

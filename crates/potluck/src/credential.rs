@@ -1,10 +1,13 @@
 //! The operator's credential: where it is found.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Doing, Exit, Failure};
 use crate::settings;
 
 /// Name of the file, in the server's data directory and in the user's configuration directory.
@@ -15,7 +18,7 @@ const SERVER_VARIABLE: &str = "POTLUCK_SERVER";
 const SERVER_DATA: &str = "/var/lib/potluck/server";
 
 /// What proves to the server that an operator calls, and the server to the operator.
-#[derive(Deserialize, Clone, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
 pub(crate) struct Credential {
     /// `HOST:PORT`, tried in this order.
     pub(crate) servers: Vec<String>,
@@ -35,20 +38,53 @@ struct Places {
     default: Vec<PathBuf>,
 }
 
+/// Where this user's credential is.
+pub(crate) fn of_user() -> Result<PathBuf, Failure> {
+    settings::directory("XDG_CONFIG_HOME", ".config")
+        .map(|config| config.join("potluck").join(FILE))
+        .ok_or_else(|| {
+            Failure::new("finding a place for the operator's credential: neither XDG_CONFIG_HOME nor HOME is set")
+        })
+}
+
 impl Credential {
     /// The credential: in `data` if given; with `POTLUCK_SERVER`, in the user's configuration directory; else in the
-    /// server's default data directory.
+    /// server's default data directory, and last in the user's configuration directory.
     pub(crate) fn find(data: Option<&Path>) -> Result<Self, Failure> {
+        let user = of_user().ok().and_then(|file| Some(file.parent()?.to_owned()));
         let mut default = vec![PathBuf::from(SERVER_DATA)];
         default.extend(settings::default_data("server"));
+        default.extend(user.clone());
         default.dedup();
         Places {
             data: data.map(Path::to_owned),
             server: std::env::var(SERVER_VARIABLE).ok().filter(|server| !server.is_empty()),
-            user: settings::directory("XDG_CONFIG_HOME", ".config").map(|config| config.join("potluck")),
+            user,
             default,
         }
         .find()
+    }
+
+    /// Writes it for this user alone: old or new, never half.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+        let write = || -> std::io::Result<()> {
+            let directory = path.parent().unwrap_or(Path::new("."));
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+            let temporary = path.with_extension("tmp");
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_data()?;
+            std::fs::rename(&temporary, path)
+        };
+        write().doing(|| format!("writing the operator's credential {}", path.display()))
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use potluck_model::api::{AssignmentInfo, NodeInfo, NodeState, Status, Target};
+use potluck_model::api::{AssignmentInfo, NodeInfo, NodeState, Standing, Status, Target};
 use potluck_model::trace::{Ignored, Recap};
 use potluck_model::{NodeId, UnixSeconds};
 
@@ -14,6 +14,8 @@ use crate::output::{Column, Style, Table, Tone, ago, bytes, clean, count, span, 
 const NODES_SHOWN_MAX: usize = 30;
 /// The most nodes in trouble that `status` shows of a large fleet.
 const TROUBLED_SHOWN_MAX: usize = 10;
+/// The most nodes that wait for approval and are shown.
+const PENDING_SHOWN_MAX: usize = 10;
 /// The most groups of nodes that `status` shows.
 const GROUPS_SHOWN_MAX: usize = 10;
 /// The most assignments that `status` shows.
@@ -57,6 +59,7 @@ pub(crate) fn status(status: &Status, server: &str, style: Style) -> String {
     } else {
         large(&mut out, status, style);
     }
+    out.push_str(&pending(status.nodes.iter()));
     out
 }
 
@@ -101,16 +104,20 @@ fn large(out: &mut String, status: &Status, style: Style) {
 
 /// Whether a node needs attention.
 pub(crate) fn in_trouble(node: &NodeInfo) -> bool {
-    node.progress.state == NodeState::Failed || node.progress.trouble.is_some()
+    node.standing == Standing::Pending
+        || node.twice.is_some()
+        || node.progress.state == NodeState::Failed
+        || node.progress.trouble.is_some()
 }
 
 /// How many nodes are in which state, on a line.
 pub(crate) fn summary(nodes: &[NodeInfo], style: Style) -> String {
     let mut states: BTreeMap<NodeState, u64> = BTreeMap::new();
-    for node in nodes {
+    let admitted = || nodes.iter().filter(|node| node.standing.is_admitted());
+    for node in admitted() {
         *states.entry(node.progress.state).or_default() += 1;
     }
-    let mut text = count(nodes.len() as u64, "node");
+    let mut text = count(admitted().count() as u64, "node");
     let parts: Vec<String> = states
         .iter()
         .rev()
@@ -119,11 +126,43 @@ pub(crate) fn summary(nodes: &[NodeInfo], style: Style) -> String {
     if !parts.is_empty() {
         let _ = write!(text, ": {}", parts.join(", "));
     }
-    let offline = nodes.iter().filter(|node| !node.online).count();
+    let offline = admitted().filter(|node| !node.online).count();
     if offline > 0 {
         let _ = write!(text, "; {offline} offline");
     }
+    for (standing, words) in [
+        (Standing::Pending, "waiting for approval"),
+        (Standing::Revoked, "revoked"),
+    ] {
+        let number = nodes.iter().filter(|node| node.standing == standing).count();
+        if number > 0 {
+            let _ = write!(text, "; {number} {words}");
+        }
+    }
     text
+}
+
+/// The nodes that wait for approval, if there are any, with what to compare.
+pub(crate) fn pending<'a>(nodes: impl Iterator<Item = &'a NodeInfo>) -> String {
+    let mut out = String::new();
+    let mut waiting = nodes.filter(|node| node.standing == Standing::Pending);
+    for (number, node) in waiting.by_ref().take(PENDING_SHOWN_MAX).enumerate() {
+        if number == 0 {
+            out.push_str("\nwaiting for approval; the log of each must show the same fingerprint:\n");
+        }
+        let _ = writeln!(
+            out,
+            "potluck approve {}    {}  {}",
+            node.node,
+            clean(&node.fingerprint),
+            clean(host(node))
+        );
+    }
+    let more = waiting.count();
+    if more > 0 {
+        let _ = writeln!(out, "… and {more} more, see `potluck nodes --json`");
+    }
+    out
 }
 
 /// The table of nodes.
@@ -148,7 +187,7 @@ pub(crate) fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeInfo>, now: UnixSeco
         table.row([
             (Tone::Plain, node.node.to_string()),
             (Tone::Plain, host(node).to_owned()),
-            (tone(progress.state), word(progress.state).to_owned()),
+            state(node),
             (Tone::Plain, release(node)),
             (Tone::Plain, steps(node)),
             (Tone::Plain, fetched(progress.peer_bytes)),
@@ -166,7 +205,19 @@ pub(crate) fn node(node: &NodeInfo, now: UnixSeconds, style: Style) -> String {
     let progress = &node.progress;
     let mut lines: Vec<(&str, Tone, String)> = vec![
         ("node", Tone::Strong, node.node.to_string()),
-        ("state", tone(progress.state), word(progress.state).to_owned()),
+        ("state", state(node).0, state(node).1),
+        ("reason", Tone::Plain, node.reason.clone().unwrap_or_default()),
+        ("key", Tone::Plain, node.fingerprint.clone()),
+        (
+            "identity",
+            Tone::Bad,
+            node.twice.map_or_else(String::new, |at| {
+                format!(
+                    "seen in two places, last {}: find the copy, and revoke this node or `potluck approve` it",
+                    ago(at, now)
+                )
+            }),
+        ),
         ("release", Tone::Plain, release(node)),
         ("steps", Tone::Plain, steps(node)),
         (
@@ -307,6 +358,15 @@ pub(crate) fn tone(state: NodeState) -> Tone {
     }
 }
 
+fn state(node: &NodeInfo) -> (Tone, String) {
+    match node.standing {
+        Standing::Admitted if node.twice.is_some() => (Tone::Bad, "in two places".to_owned()),
+        Standing::Admitted => (tone(node.progress.state), word(node.progress.state).to_owned()),
+        Standing::Pending => (Tone::Busy, "pending".to_owned()),
+        Standing::Revoked => (Tone::Dim, "revoked".to_owned()),
+    }
+}
+
 fn host(node: &NodeInfo) -> &str {
     node.facts
         .iter()
@@ -371,7 +431,9 @@ pub(crate) mod sample {
     use std::collections::BTreeMap;
 
     use potluck_model::NodeId;
-    use potluck_model::api::{AssignmentInfo, NodeInfo, NodeState, Progress, ReleaseName, Status, Target, Wave};
+    use potluck_model::api::{
+        AssignmentInfo, NodeInfo, NodeState, Progress, ReleaseName, Standing, Status, Target, Wave,
+    };
     use potluck_model::trace::Recap;
 
     use super::UnixSeconds;
@@ -386,6 +448,10 @@ pub(crate) mod sample {
             facts: BTreeMap::from([("hostname".parse().unwrap(), format!("edge-{number}"))]),
             addresses: vec!["10.0.0.1:7443".parse().unwrap()],
             site: Some("10.0.0.0/24".into()),
+            standing: Standing::Admitted,
+            reason: None,
+            twice: None,
+            fingerprint: "0102-0304-0506-0708-090a-0b0c-0d0e-0f10".into(),
             joined: UnixSeconds(NOW.0 - 86_400),
             seen: UnixSeconds(NOW.0 - 42),
             online: !number.is_multiple_of(4),
@@ -530,6 +596,7 @@ mod tests {
         insta::assert_snapshot!(text, @"
         node       a000000000000003
         state      failed
+        key        0102-0304-0506-0708-090a-0b0c-0d0e-0f10
         release    web-edge 3
         steps      1 failed, 5 changed
         bytes      3.0 MiB from peers, 1.0 MiB from the server, 0 B here already

@@ -1,6 +1,7 @@
 //! Messages as frames on a peer connection: `u32` length of the rest, `u8` kind, body. docs/protocol.md has the table.
 
-use potluck_model::NodeId;
+use potluck_model::revocations::{Edition, REVOCATIONS_BYTES_MAX};
+use potluck_model::{NodeId, UnixSeconds};
 
 use crate::datagram::Lacks;
 use crate::interface::Want;
@@ -29,6 +30,8 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 const FETCHING: u8 = 11;
 const CROWD: u8 = 12;
+const REVOCATIONS_KNOWN: u8 = 13;
+const REVOCATIONS: u8 = 14;
 
 /// What a frame holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,6 +148,13 @@ impl Message {
             HAVE => Self::Have {
                 items: take_items(reader)?,
             },
+            REVOCATIONS_KNOWN => Self::RevocationsKnown(Edition {
+                number: reader.u64()?,
+                issued: UnixSeconds(reader.u64()?),
+            }),
+            REVOCATIONS => Self::Revocations {
+                document: take_document(reader)?,
+            },
             PING => Self::Ping { nonce: reader.u64()? },
             PONG => Self::Pong { nonce: reader.u64()? },
             FETCHING => Self::Fetching {
@@ -212,6 +222,15 @@ impl Message {
                 bytes.push(HAVE);
                 put_items(bytes, items);
             }
+            Self::RevocationsKnown(edition) => {
+                bytes.push(REVOCATIONS_KNOWN);
+                bytes.extend_from_slice(&edition.number.to_be_bytes());
+                bytes.extend_from_slice(&edition.issued.0.to_be_bytes());
+            }
+            Self::Revocations { document } => {
+                bytes.push(REVOCATIONS);
+                bytes.extend_from_slice(document);
+            }
             Self::Ping { nonce } => {
                 bytes.push(PING);
                 bytes.extend_from_slice(&nonce.to_be_bytes());
@@ -254,6 +273,18 @@ fn take_hello(reader: &mut Reader<'_>) -> Result<Hello, WireError> {
     let count = reader.count("proofs", PROOFS_MAX, 32)?;
     let proofs = (0..count).map(|_| reader.array()).collect::<Result<_, _>>()?;
     Ok(Hello { versions, port, proofs })
+}
+
+fn take_document(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
+    let document = reader.rest();
+    if document.len() > REVOCATIONS_BYTES_MAX {
+        return Err(WireError::Limit {
+            what: "bytes of a list of revoked nodes",
+            value: document.len() as u64,
+            max: REVOCATIONS_BYTES_MAX as u64,
+        });
+    }
+    Ok(reader.take(document.len())?.to_vec())
 }
 
 fn take_wants(reader: &mut Reader<'_>) -> Result<Vec<Want>, WireError> {
@@ -432,6 +463,19 @@ mod tests {
                     }],
                 },
                 format!("000000250801{d}010101"),
+            ),
+            (
+                Message::RevocationsKnown(Edition {
+                    number: 7,
+                    issued: UnixSeconds(258),
+                }),
+                "000000110d00000000000000070000000000000102".into(),
+            ),
+            (
+                Message::Revocations {
+                    document: b"{}".to_vec(),
+                },
+                "000000030e7b7d".into(),
             ),
             (Message::Ping { nonce: 258 }, "00000009090000000000000102".into()),
             (Message::Pong { nonce: 258 }, "000000090a0000000000000102".into()),

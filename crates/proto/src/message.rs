@@ -3,6 +3,7 @@
 //! Goals: bulk requests, cancellation, symmetry (either end may ask), no head-of-line blocking (a receiver asks for no
 //! more than it can take, and data frames are small). Non-goals: naming content by anything but digests.
 
+use potluck_model::revocations::Edition;
 use potluck_model::{Digest, NodeId};
 
 use crate::datagram::Lacks;
@@ -77,6 +78,13 @@ pub enum Message {
         lacks: Option<Lacks>,
         /// At most `CROWD_MAX` nodes that want the list, the sender perhaps among them.
         members: Vec<Member>,
+    },
+    /// Which list of revoked nodes the sender has.
+    RevocationsKnown(Edition),
+    /// The signed list of revoked nodes, not yet verified.
+    Revocations {
+        /// JSON of at most `REVOCATIONS_BYTES_MAX` bytes.
+        document: Vec<u8>,
     },
     /// "Are you there?"
     Ping {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
+use potluck_model::join::JOIN_VARIABLE;
 use potluck_model::trace::Recap;
 use potluck_model::{ConfigurationName, Digest, UnixMicros};
 
@@ -134,6 +135,8 @@ impl Executor {
             .args(args)
             .arg("--dir")
             .arg(dir)
+            // A secret that is none of the steps' business.
+            .env_remove(JOIN_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use potluck_model::api::ErrorKind;
+use potluck_model::revocations::REVOKED_MAX;
 use potluck_model::{NodeId, UnixSeconds};
 use tokio::sync::{Semaphore, watch};
 
 use crate::authority::Authority;
 use crate::blobs::Blobs;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, CatalogueError, Revoked};
+use crate::instances::Instances;
 use crate::refusal::Refusal;
 use crate::site::SiteMap;
 
@@ -48,11 +50,16 @@ pub(crate) struct App {
     pub(crate) downloads: Arc<Semaphore>,
     /// The operator's site map.
     pub(crate) sites: SiteMap,
+    /// For how long nodes do with the last list of revoked nodes; for ever if absent.
+    pub(crate) offline_grace: Option<Duration>,
     /// Bytes of uploads under way, which will need room on the disk.
     pub(crate) uploading: AtomicU64,
     /// The file that whoever removes packs holds.
     pub(crate) upkeep: PathBuf,
+    /// Starts of agents.
+    pub(crate) instances: Instances,
     change: watch::Sender<u64>,
+    revoked: watch::Sender<Arc<Revoked>>,
     stopping: watch::Sender<bool>,
     blocking: Semaphore,
     seen: Mutex<BTreeMap<NodeId, UnixSeconds>>,
@@ -68,6 +75,7 @@ impl App {
         upkeep: PathBuf,
         downloads_max: usize,
         sites: SiteMap,
+        offline_grace: Option<Duration>,
     ) -> Self {
         Self {
             catalogue,
@@ -78,9 +86,15 @@ impl App {
             uploads: Semaphore::new(UPLOADS_MAX),
             downloads: Arc::new(Semaphore::new(downloads_max.clamp(1, Semaphore::MAX_PERMITS))),
             sites,
+            offline_grace,
             uploading: AtomicU64::new(0),
             upkeep,
+            instances: Instances::default(),
             change: watch::Sender::new(0),
+            revoked: watch::Sender::new(Arc::new(Revoked {
+                number: 0,
+                nodes: Vec::new(),
+            })),
             stopping: watch::Sender::new(false),
             blocking: Semaphore::new(BLOCKING_MAX),
             seen: Mutex::default(),
@@ -106,7 +120,11 @@ impl App {
         work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (result, change) = self
-            .blocking(move |app| Ok((work(app)?, app.catalogue.change()?)))
+            .blocking(move |app| {
+                let result = work(app)?;
+                app.cut_revoked()?;
+                Ok((result, app.catalogue.change()?))
+            })
             .await?;
         self.announce(change);
         Ok(result)
@@ -115,6 +133,25 @@ impl App {
     /// Wakes who waits for a change.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.change.subscribe()
+    }
+
+    /// The nodes that were revoked while their certificates may be valid: their connections are cut.
+    pub(crate) fn revoked(&self) -> watch::Receiver<Arc<Revoked>> {
+        self.revoked.subscribe()
+    }
+
+    /// Cuts the connections of nodes that were revoked since the last time. To be called before a change is announced.
+    pub(crate) fn cut_revoked(&self) -> Result<(), CatalogueError> {
+        let since = UnixSeconds::now().0.saturating_sub(self.authority.longest_validity());
+        let revoked = self.catalogue.revoked(UnixSeconds(since), REVOKED_MAX)?;
+        self.revoked.send_if_modified(|known| {
+            let newer = revoked.number > known.number;
+            if newer {
+                *known = Arc::new(revoked);
+            }
+            newer
+        });
+        Ok(())
     }
 
     /// Turns true when the server is being stopped.
@@ -145,7 +182,15 @@ impl App {
     pub(crate) async fn watch_changes(self: Arc<Self>) {
         let mut stopping = self.stopping();
         loop {
-            match self.blocking(|app| Ok(app.catalogue.change()?)).await {
+            let known = *self.change.borrow();
+            let looked = self.blocking(move |app| {
+                let change = app.catalogue.change()?;
+                if change != known {
+                    app.cut_revoked()?;
+                }
+                Ok(change)
+            });
+            match looked.await {
                 Ok(change) => self.announce(change),
                 Err(_) => tokio::time::sleep(CHANGE_POLL).await,
             }

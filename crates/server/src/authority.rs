@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_model::assignment::{Assignment, Root, Signed, SigningKey};
+use potluck_model::revocations::Revocations;
 use potluck_model::{Digest, NodeId, UnixSeconds};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -15,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use crate::caller::{NODE_SUFFIX, OPERATOR_SUFFIX, SERVER_NAME};
+use crate::caller::{NODE_SUFFIX, OPERATOR_SUFFIX, Presented, SERVER_NAME};
 use crate::{ServerError, data};
 
 const SERVER_DAYS: u64 = 90;
@@ -27,6 +28,7 @@ const BACKDATE_DAYS: u64 = 2;
 const BACKDATE_PART: u64 = 15;
 /// An operator's certificate is renewed when it has less than this left.
 const OPERATOR_RENEW_DAYS: u64 = 60;
+const CLOCK_OFF_DAYS: u64 = 7;
 const DAY: u64 = 86_400;
 
 /// Signs certificates and assignments.
@@ -98,6 +100,17 @@ impl Authority {
         self.assignment_key.sign(assignment)
     }
 
+    /// Signs the list of revoked nodes.
+    pub(crate) fn sign_revocations(&self, list: Revocations) -> Signed<Revocations> {
+        self.assignment_key.sign(list)
+    }
+
+    /// Seconds after which no certificate of a node is valid any more that was made before, wherever the clock is a week off
+    /// at most, and whatever the life of certificates was set to before (the usual one).
+    pub(crate) fn longest_validity(&self) -> u64 {
+        self.node_life.max(crate::NODE_CERTIFICATE_LIFE.as_secs()) + CLOCK_OFF_DAYS * DAY
+    }
+
     /// A certificate (PEM) for a node, as client and, towards its peers, as server.
     pub(crate) fn node(&self, node: NodeId, key: &RequestedKey, now: UnixSeconds) -> Result<String, ServerError> {
         let name = format!("{node}{NODE_SUFFIX}");
@@ -133,27 +146,32 @@ impl Authority {
         )))
     }
 
-    /// Writes the credential of the operator `name`, unless the one that is there is still good for these addresses.
+    /// A certificate (PEM) for an operator.
+    pub(crate) fn operator(&self, name: &str, key: &RequestedKey, now: UnixSeconds) -> Result<String, ServerError> {
+        let params = operator_params(name, now)?;
+        let certificate = params.signed_by(&key.0, &self.issuer).map_err(certificate_fault)?;
+        Ok(certificate.pem())
+    }
+
+    /// Writes the credential of the operator `name`, unless the one that is there is still good for these addresses. Returns
+    /// the digest of its key.
     pub(crate) fn write_operator(
         &self,
         path: &Path,
         name: &str,
         servers: &[String],
         now: UnixSeconds,
-    ) -> Result<(), ServerError> {
+    ) -> Result<Digest, ServerError> {
         let old = data::read(path)?.and_then(|bytes| serde_json::from_slice::<Credential>(&bytes).ok());
         let (certificate, key) = match old {
             Some(old) if old.ca == self.ca_pem && remaining(&old.certificate, now) > OPERATOR_RENEW_DAYS * DAY => {
                 if old.servers == servers {
-                    return Ok(());
+                    return key_of(&old.certificate);
                 }
                 (old.certificate, old.key)
             }
             _ => {
-                let name = format!("{name}{OPERATOR_SUFFIX}");
-                let mut params = leaf(&name, now, OPERATOR_DAYS * DAY)?;
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-                params.subject_alt_names = vec![dns(&name)?];
+                let params = operator_params(name, now)?;
                 let key = new_key()?;
                 let certificate = params.signed_by(&key, &self.issuer).map_err(certificate_fault)?;
                 (certificate.pem(), key.serialize_pem())
@@ -166,8 +184,24 @@ impl Authority {
             key,
         };
         let text = serde_json::to_vec_pretty(&credential).expect("a credential is plain data");
-        data::replace(path, &text)
+        data::replace(path, &text)?;
+        key_of(&credential.certificate)
     }
+}
+
+fn operator_params(name: &str, now: UnixSeconds) -> Result<CertificateParams, ServerError> {
+    let name = format!("{name}{OPERATOR_SUFFIX}");
+    let mut params = leaf(&name, now, OPERATOR_DAYS * DAY)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.subject_alt_names = vec![dns(&name)?];
+    Ok(params)
+}
+
+/// The digest of the key in a certificate (PEM).
+fn key_of(certificate: &str) -> Result<Digest, ServerError> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(certificate_fault)?;
+    let presented = Presented::of(&der).ok_or_else(|| certificate_fault("it cannot be parsed"))?;
+    Ok(presented.key)
 }
 
 /// `operator.json`: what an operator's commands need to reach the server and be believed.

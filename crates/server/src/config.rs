@@ -14,6 +14,11 @@ pub const NODE_CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 86_400);
 /// For how long it may be: long enough for nodes to renew it, and not for ever.
 pub const NODE_CERTIFICATE_LIVES: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(400 * 86_400);
 
+/// For how long nodes do with the last list of revoked nodes where the server is away, unless told otherwise.
+pub(crate) const OFFLINE_GRACE: Duration = Duration::from_secs(86_400);
+/// The shortest: nodes hear from the server three times in it.
+pub(crate) const OFFLINE_GRACE_MIN: Duration = Duration::from_secs(3);
+
 /// The port on which the management server listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7440;
 
@@ -43,6 +48,9 @@ pub struct ServerConfig {
     pub sites: Vec<Site>,
     /// For how long a node's certificate is valid, within `NODE_CERTIFICATE_LIVES`. A node renews it at two thirds of that.
     pub node_certificate_life: Duration,
+    /// For how long nodes go on with each other without hearing from the server who was revoked, at least 3 seconds; `None`:
+    /// for ever.
+    pub offline_grace: Option<Duration>,
 }
 
 impl ServerConfig {
@@ -56,6 +64,7 @@ impl ServerConfig {
             downloads_max: downloads_max(),
             sites: Vec::new(),
             node_certificate_life: NODE_CERTIFICATE_LIFE,
+            offline_grace: Some(OFFLINE_GRACE),
         }
     }
 }

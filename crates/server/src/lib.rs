@@ -5,6 +5,7 @@
 //! and a directory stand behind them. No state is in memory only, but for when nodes were last heard of.
 
 mod app;
+mod audit;
 mod authority;
 mod backup;
 mod blobs;
@@ -15,6 +16,7 @@ mod data;
 mod delivery;
 mod error;
 mod gc;
+mod instances;
 mod listener;
 mod near;
 mod progress;

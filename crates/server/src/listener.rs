@@ -22,6 +22,7 @@ use tower_service::Service;
 use crate::ServerError;
 use crate::app::stopped;
 use crate::caller::{Caller, Role};
+use crate::catalogue::Revoked;
 use crate::verifier::CallerVerifier;
 use stall::Stall;
 
@@ -34,6 +35,8 @@ const HEAD_MAX: Duration = Duration::from_secs(75);
 const READ_BUFFER_MAX: usize = 256 << 10;
 /// Requests that are being answered when the server is stopped have this long.
 const GRACE: Duration = Duration::from_secs(5);
+/// Who is revoked hears of it in this time, if it is waiting for an answer.
+const LAST_WORD: Duration = Duration::from_millis(250);
 /// Pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -96,6 +99,8 @@ pub(crate) struct Listener {
     pub(crate) router: Router,
     /// The most connections at the same time.
     pub(crate) connections_max: usize,
+    /// Nodes whose connections are cut.
+    pub(crate) revoked: watch::Receiver<Arc<Revoked>>,
 }
 
 impl Listener {
@@ -124,6 +129,7 @@ impl Listener {
                             acceptor.clone(),
                             self.router.clone(),
                             stop.clone(),
+                            self.revoked.clone(),
                             (connection, unproven),
                         ));
                     }
@@ -144,12 +150,30 @@ impl Listener {
     }
 }
 
+/// Waits until the node that calls is revoked. One that was revoked before is refused by the guard of the routes, with a
+/// reason.
+async fn cut(role: &Role, mut revoked: watch::Receiver<Arc<Revoked>>) {
+    let Role::Node(node) = role else {
+        return std::future::pending().await;
+    };
+    revoked.mark_unchanged();
+    while revoked.changed().await.is_ok() {
+        if revoked.borrow_and_update().nodes.binary_search(node).is_ok() {
+            // For the answer that says so.
+            tokio::time::sleep(LAST_WORD).await;
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
     router: Router,
     mut stopping: watch::Receiver<bool>,
+    revoked: watch::Receiver<Arc<Revoked>>,
     (_connection, unproven): (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) {
     // Only makes small answers faster.
@@ -172,6 +196,7 @@ async fn serve(
     };
     // Who has proven who it is does not count against the others any more.
     let unproven = (caller.role == Role::Anonymous).then_some(unproven);
+    let role = caller.role.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         let mut router = router.clone();
@@ -188,6 +213,10 @@ async fn serve(
         () = stopped(&mut stopping) => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = cut(&role, revoked) => {
+            tracing::info!(%address, ?role, "a connection of a node that was revoked is cut");
+            return;
         }
     };
     if let Err(fault) = ended {

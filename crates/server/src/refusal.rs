@@ -4,6 +4,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use potluck_model::api::{ApiError, ErrorKind};
+use potluck_model::join::fingerprint;
+use potluck_model::{Digest, NodeId};
 
 use crate::blobs::{BlobsError, IntakeError};
 use crate::catalogue::CatalogueError;
@@ -25,6 +27,27 @@ impl Refusal {
             kind,
             message: message.into(),
         }
+    }
+
+    /// The node with this key waits for an operator.
+    pub(crate) fn pending(node: NodeId, key: &Digest) -> Self {
+        let fingerprint = fingerprint(key);
+        Self::new(
+            ErrorKind::Pending,
+            format!(
+                "node {node} waits until an operator approves it with `potluck approve {node}`; the fingerprint of its key is {fingerprint}"
+            ),
+        )
+    }
+
+    /// The node does not belong to the fleet any more.
+    pub(crate) fn revoked(node: NodeId) -> Self {
+        Self::new(
+            ErrorKind::Revoked,
+            format!(
+                "node {node} was revoked: to let this machine in again, remove its data directory and join it with a new join string"
+            ),
+        )
     }
 
     /// 400.
@@ -57,7 +80,9 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self.kind {
             ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
-            ErrorKind::Forbidden | ErrorKind::Expired | ErrorKind::Token => StatusCode::FORBIDDEN,
+            ErrorKind::Forbidden | ErrorKind::Expired | ErrorKind::Pending | ErrorKind::Revoked | ErrorKind::Token => {
+                StatusCode::FORBIDDEN
+            }
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -14,14 +14,14 @@ use crate::app::{App, stopped};
 use crate::authority::Authority;
 use crate::blobs::{Blobs, DirectoryBlobs, adopt};
 use crate::catalogue::{Catalogue, SqliteCatalogue};
-use crate::config::{NODE_CERTIFICATE_LIVES, advertised, host};
+use crate::config::{NODE_CERTIFICATE_LIVES, OFFLINE_GRACE_MIN, advertised, host};
 use crate::data::DataDir;
 use crate::listener::{Certificate, Listener, tls_config};
 use crate::site::SiteMap;
 use crate::{ServerConfig, ServerError, routes, table};
 
 /// Name of the operator whose credential is in the data directory.
-const LOCAL_OPERATOR: &str = "admin";
+pub(crate) const LOCAL_OPERATOR: &str = "admin";
 /// How often the certificates of the server itself and of the local operator are renewed.
 const RENEWAL: Duration = Duration::from_secs(86_400);
 const BACKLOG: u32 = 4_096;
@@ -56,6 +56,13 @@ impl RunningServer {
                 print_duration(*NODE_CERTIFICATE_LIVES.end())
             )));
         }
+        if let Some(grace) = config.offline_grace.filter(|grace| *grace < OFFLINE_GRACE_MIN) {
+            return Err(ServerError::Config(format!(
+                "an offline grace of {} is too short: at least {}",
+                print_duration(grace),
+                print_duration(OFFLINE_GRACE_MIN)
+            )));
+        }
         let open = tokio::task::spawn_blocking(move || open(&path, life));
         let (data, authority, catalogue, blobs) =
             open.await.map_err(|fault| ServerError::Config(fault.to_string()))??;
@@ -68,7 +75,8 @@ impl RunningServer {
         let hosts: Vec<String> = advertised.iter().map(|address| host(address).to_owned()).collect();
         let operator = data.operator();
         let now = UnixSeconds::now();
-        authority.write_operator(&operator, LOCAL_OPERATOR, &advertised, now)?;
+        let key = authority.write_operator(&operator, LOCAL_OPERATOR, &advertised, now)?;
+        catalogue.set_operator(LOCAL_OPERATOR, key, now)?;
         let certificate = Certificate::new(authority.server(&hosts, now)?);
         let tls = tls_config(authority.ca(), certificate.clone())?;
         let ca = authority.fingerprint();
@@ -83,12 +91,17 @@ impl RunningServer {
             data.upkeep(),
             config.downloads_max,
             sites,
+            config.offline_grace,
         ));
+        let first = app.clone();
+        let looked = tokio::task::spawn_blocking(move || first.cut_revoked());
+        looked.await.map_err(|fault| ServerError::Config(fault.to_string()))??;
         let listener = Listener {
             socket,
             tls,
             router: table::router(routes::all(), app.clone()),
             connections_max: config.connections_max.max(1),
+            revoked: app.revoked(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(app.stopping()));
@@ -179,7 +192,8 @@ async fn renew(app: Arc<App>, certificate: Arc<Certificate>, hosts: Vec<String>,
         let renewed = app.authority.server(&hosts, now).map(|key| certificate.replace(key));
         let written = app
             .authority
-            .write_operator(&operator, LOCAL_OPERATOR, &app.advertised, now);
+            .write_operator(&operator, LOCAL_OPERATOR, &app.advertised, now)
+            .and_then(|key| Ok(app.catalogue.set_operator(LOCAL_OPERATOR, key, now)?));
         if let Err(fault) = renewed.and(written) {
             tracing::error!("renewing certificates: {fault}");
         }

@@ -10,11 +10,12 @@ use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use potluck_model::UnixSeconds;
-use potluck_model::api::ErrorKind;
+use potluck_model::api::{ErrorKind, Standing};
+use potluck_model::{Digest, UnixSeconds};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::app::App;
+use crate::audit;
 use crate::caller::{Caller, Role};
 use crate::refusal::Refusal;
 use crate::request::{BodyMax, content_length, too_large};
@@ -85,6 +86,8 @@ pub(crate) struct Route {
     takes: Payload,
     answers: Payload,
     body_max: usize,
+    /// Whether calls of operators are written down before they are carried out.
+    audited: bool,
     service: MethodRouter<Arc<App>>,
 }
 
@@ -95,6 +98,7 @@ impl Route {
         H: Handler<T, Arc<App>>,
         T: 'static,
     {
+        let audited = who == Who::Operator && method != Method::GET;
         let filter = MethodFilter::try_from(method.clone()).expect("the table has methods of HTTP only");
         Self {
             method,
@@ -105,6 +109,7 @@ impl Route {
             takes: Payload::Nothing,
             answers: Payload::Nothing,
             body_max: BODY_BYTES_MAX,
+            audited,
             service: on(filter, handler),
         }
     }
@@ -133,6 +138,12 @@ impl Route {
         self
     }
 
+    /// Calls are not written down: nothing follows from them by itself.
+    pub(crate) fn unaudited(mut self) -> Self {
+        self.audited = false;
+        self
+    }
+
     /// With JSON in the answer.
     pub(crate) fn answers<T: JsonSchema>(mut self) -> Self {
         self.answers = Payload::Json(SchemaGenerator::subschema_for::<T>);
@@ -154,6 +165,7 @@ pub(crate) fn router(routes: Vec<Route>, app: Arc<App>) -> Router {
             app: app.clone(),
             who: route.who,
             body_max: route.body_max,
+            audited: route.audited,
         };
         let service = route.service.layer(middleware::from_fn_with_state(guard, admit));
         router = router.route(route.path, service);
@@ -171,6 +183,7 @@ struct Guard {
     app: Arc<App>,
     who: Who,
     body_max: usize,
+    audited: bool,
 }
 
 /// Lets a request through to its handler if its caller may call it. Without a word about what is behind, if not.
@@ -185,15 +198,18 @@ async fn admit(State(guard): State<Guard>, mut request: Request, next: Next) -> 
         return Err(Refusal::new(ErrorKind::Forbidden, message));
     }
     if guard.who != Who::Open
-        && let Some(caller) = caller
+        && let Some(caller) = &caller
     {
-        check_standing(&guard, &caller).await?;
+        check_standing(&guard, caller).await?;
     }
     if content_length(request.headers()).is_some_and(|length| length > guard.body_max as u64) {
         return Err(too_large(guard.body_max));
     }
     request.extensions_mut().insert(BodyMax(guard.body_max));
-    Ok(next.run(request).await)
+    match caller.map(|caller| caller.role) {
+        Some(Role::Operator(name)) if guard.audited => audit::run(&guard.app, name, request, next).await,
+        _ => Ok(next.run(request).await),
+    }
 }
 
 /// Checks that who calls still belongs to the fleet, whatever its certificate says.
@@ -208,17 +224,49 @@ async fn check_standing(guard: &Guard, caller: &Caller) -> Result<(), Refusal> {
             format!("the certificate has expired: {remedy}; is this machine's clock right?"),
         ));
     }
-    let (Role::Node(node), Some(presented)) = (&caller.role, caller.presented) else {
+    let Some(presented) = caller.presented else {
         return Ok(());
     };
-    let node = *node;
-    let key = guard.app.blocking(move |app| Ok(app.catalogue.key(node)?)).await?;
-    if key != Some(presented.key) {
-        let message = format!("node {node} is not known to this server: join it again with a new join string");
-        return Err(Refusal::new(ErrorKind::Forbidden, message));
+    let node = match &caller.role {
+        Role::Node(node) => *node,
+        Role::Operator(name) => return check_operator(guard, name, presented.key).await,
+        Role::Anonymous => return Ok(()),
+    };
+    let known = guard
+        .app
+        .blocking(move |app| Ok(app.catalogue.standing(node)?))
+        .await?
+        .filter(|(key, _)| *key == presented.key);
+    match known {
+        Some((_, Standing::Admitted)) => {}
+        Some((_, Standing::Pending)) => return Err(Refusal::pending(node, &presented.key)),
+        Some((_, Standing::Revoked)) => return Err(Refusal::revoked(node)),
+        None => {
+            let message = format!("node {node} is not known to this server: join it again with a new join string");
+            return Err(Refusal::new(ErrorKind::Forbidden, message));
+        }
     }
     guard.app.saw(node);
     Ok(())
+}
+
+async fn check_operator(guard: &Guard, name: &str, key: Digest) -> Result<(), Refusal> {
+    let operators = guard.app.blocking(|app| Ok(app.catalogue.operators()?)).await?;
+    let known = operators.iter().find(|operator| operator.name == name);
+    if known.is_some_and(|operator| operator.removed.is_none() && operator.key == key) {
+        return Ok(());
+    }
+    let why = match known {
+        Some(operator) if operator.removed.is_some() => "was removed",
+        Some(_) => "has got another credential since",
+        None => "is not known to this server",
+    };
+    Err(Refusal::new(
+        ErrorKind::Forbidden,
+        format!(
+            "operator {name} {why}: another operator can give a new join string with `potluck operator add {name}`"
+        ),
+    ))
 }
 
 /// The OpenAPI 3.1 document of the table.

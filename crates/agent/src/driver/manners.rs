@@ -74,16 +74,21 @@ impl Driver {
             return;
         }
         tracing::info!("peers are left alone until the server says that this network is a known site");
+        self.leave_peers("the network changed");
+    }
+
+    /// No peer is heard or answered any more.
+    pub(super) fn leave_peers(&mut self, why: &str) {
         self.tools.gate.close();
         self.tools.datagrams.set_open(false);
         for (peer, transfers) in self.tools.peers.close_all() {
-            self.peer_down(peer, transfers, "the network changed");
+            self.peer_down(peer, transfers, why);
         }
     }
 
     /// The server has said in which site of its map this network is, if it is in one.
     pub(super) fn enter_network(&mut self, site: Option<&str>) {
-        if self.tools.manners.peering == Peering::Everywhere {
+        if self.tools.manners.peering == Peering::Everywhere || self.alone.is_some() {
             return;
         }
         self.forget_voucher();

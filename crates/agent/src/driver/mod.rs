@@ -20,13 +20,15 @@ use std::time::Duration;
 
 use potluck_model::api::Head;
 use potluck_model::assignment::AssignedRelease;
+use potluck_model::audit::Checkpoint;
 use potluck_model::chunk_list::ChunkList;
+use potluck_model::revocations::Edition;
 use potluck_model::trace::{Cause, Recap, Source, What, Why};
 use potluck_model::{Digest, NodeId, Time};
 use potluck_net::datagram::To;
 use potluck_proto::{Action, Config, Input, Message, Swarm, TransferEnd, TransferId, Want};
 use potluck_store::{Store, StoreError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -38,6 +40,7 @@ use crate::manners::{Limits, Manners, Situation};
 use crate::outbox::Outbox;
 use crate::peers::{Peers, Taken, Up};
 use crate::renewal::Renewed;
+use crate::revocations::Revocations;
 use crate::room::{Room, Shortage};
 use crate::serving::Serving;
 use crate::shapes::Shapes;
@@ -47,6 +50,7 @@ use crate::writer::Write;
 use crate::{Finished, origin};
 use disk::Disk;
 use heal::Findings;
+use identity::Alone;
 use ignored::IgnoredSoFar;
 use manners::Looking;
 use run::Retry;
@@ -62,6 +66,8 @@ pub(crate) enum Event {
     Head { head: Box<Head>, cause: Cause },
     /// The server could not be asked for the first time; the message says why.
     ServerUnreachable,
+    /// The server says that this node was revoked.
+    Revoked { message: String },
     /// The node has a new certificate.
     Renewed(Box<Renewed>),
     /// Links or addresses changed.
@@ -171,6 +177,9 @@ enum Told {
 pub(crate) struct Tools {
     pub(crate) home: Home,
     pub(crate) joined: Joined,
+    pub(crate) revocations: Revocations,
+    /// Which list of revoked nodes that is, for who asks the server.
+    pub(crate) edition: watch::Sender<Edition>,
     pub(crate) store: Store,
     pub(crate) outbox: Outbox,
     pub(crate) client: potluck_net::api::Client,
@@ -235,6 +244,12 @@ pub(crate) struct Driver {
     ignored: IgnoredSoFar,
     /// Looks for a neighbour that vouches for the network.
     voucher: Option<AbortHandle>,
+    /// Why peers are left alone, whatever the network.
+    alone: Option<Alone>,
+    /// The newest end of the server's audit log.
+    checkpoint: Option<Checkpoint>,
+    /// The one that does not fit it and was told of.
+    checkpoint_told: Option<Checkpoint>,
     /// When links or addresses last changed, until it is known what that did to transfers.
     network_changed: Option<Instant>,
     /// It was told that the clock is off.
@@ -250,6 +265,7 @@ impl Driver {
         let serving = Serving::new(tools.store.clone(), tools.events.clone(), Arc::clone(&tools.limits));
         let looking = Looking::new(&tools.manners, config.serving_max);
         let stored_lists = tools.home.lists();
+        let checkpoint = tools.home.checkpoint();
         Self {
             swarm: Swarm::new(config, seed, Time::ZERO),
             tools,
@@ -280,6 +296,9 @@ impl Driver {
             looking,
             ignored: IgnoredSoFar::new(),
             voucher: None,
+            alone: None,
+            checkpoint,
+            checkpoint_told: None,
             network_changed: None,
             clock_told: false,
             finish_by: None,
@@ -331,6 +350,7 @@ impl Driver {
             self.looking.look_at(),
             Some(self.ignored.look_at()),
             self.retry.at,
+            self.stale_at(),
             self.finish_by,
             self.give_up,
         ]
@@ -347,6 +367,7 @@ impl Driver {
         self.look_around();
         self.tell_ignored();
         self.retry_run();
+        self.look_at_grace();
         self.end_what_the_network_cut();
         self.input(Input::Wake);
     }
@@ -375,6 +396,7 @@ impl Driver {
         match event {
             Event::Head { head, cause } => self.handle_head(*head, cause),
             Event::ServerUnreachable => self.handle_server_unreachable(),
+            Event::Revoked { message } => self.handle_revoked(message),
             Event::Renewed(renewed) => self.handle_renewed(*renewed),
             Event::NetworkChanged => {
                 self.leave_network();
@@ -406,7 +428,11 @@ impl Driver {
                 message,
             } => {
                 if self.tools.peers.is_current(peer, connection) {
-                    self.input(Input::Message { peer, message });
+                    match message {
+                        Message::RevocationsKnown(theirs) => self.compare_revocations(peer, theirs),
+                        Message::Revocations { document } => self.handle_revocations_of(peer, &document),
+                        message => self.input(Input::Message { peer, message }),
+                    }
                 }
             }
             Event::PeerGone {
@@ -481,6 +507,13 @@ impl Driver {
 
     fn handle_peer_up(&mut self, up: Up) {
         let (peer, address) = (up.peer(), up.address());
+        if self.tools.revocations.revokes(peer) {
+            tracing::info!(%peer, %address, "a connection with a node that was revoked is refused");
+            if up.dialled && self.tools.peers.dial_ended(peer) {
+                self.input(Input::ConnectFailed { peer });
+            }
+            return;
+        }
         if !self.tools.gate.is_open() {
             // It came about while the port was being closed.
             return;
@@ -492,6 +525,8 @@ impl Driver {
             self.peer_down(peer, transfers, "replaced by a newer connection");
         }
         self.input(Input::Connected { peer, address });
+        let known = Message::RevocationsKnown(self.tools.revocations.edition());
+        self.tools.peers.send(peer, &known);
     }
 
     fn peer_down(&mut self, peer: NodeId, transfers: BTreeSet<TransferId>, fault: &str) {
@@ -510,6 +545,9 @@ impl Driver {
             match action {
                 Action::Datagram { to, bytes } => datagrams.push((To::Address(to), bytes)),
                 Action::Multicast { path, bytes } => datagrams.push((To::Group(path), bytes)),
+                Action::Connect { peer, .. } if self.tools.revocations.revokes(peer) => {
+                    self.input(Input::ConnectFailed { peer });
+                }
                 Action::Connect { peer, addresses } => self.tools.peers.connect(peer, addresses),
                 Action::Disconnect { peer } => {
                     if let Some(transfers) = self.tools.peers.close(peer) {

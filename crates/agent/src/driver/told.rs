@@ -31,7 +31,9 @@ fn says_the_same(one: &Head, other: &Head) -> bool {
 }
 
 impl Driver {
-    pub(super) fn handle_head(&mut self, head: Head, cause: Cause) {
+    pub(super) fn handle_head(&mut self, mut head: Head, cause: Cause) {
+        self.hear_of_revocations(head.revocations.take());
+        self.compare_checkpoints(head.audit.take());
         let floor = self.head.as_ref().map_or(0, |head| head.assignment.signed.sequence);
         let known = self.head.as_ref().map(|head| head.assignment.signed.clone());
         let verdict = self

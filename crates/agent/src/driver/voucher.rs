@@ -26,6 +26,7 @@ impl Driver {
         let known: Vec<(NodeId, Vec<SocketAddr>)> = head
             .neighbours
             .iter()
+            .filter(|neighbour| !self.tools.revocations.revokes(neighbour.node))
             .map(|neighbour| (neighbour.node, on_link(&neighbour.addresses, &here)))
             .filter(|(_, addresses)| !addresses.is_empty())
             .take(NEIGHBOURS_MAX)
@@ -51,7 +52,8 @@ impl Driver {
 
     pub(super) fn handle_vouched(&mut self, by: NodeId) {
         // What was on its way when the search ended does not count.
-        if self.voucher.take().is_none() || self.tools.gate.is_open() {
+        let believed = self.alone.is_none() && !self.tools.revocations.revokes(by);
+        if self.voucher.take().is_none() || self.tools.gate.is_open() || !believed {
             return;
         }
         tracing::info!(%by, "a neighbour has proven itself on this network: looking for peers");

@@ -156,7 +156,15 @@ async fn requests_share_a_connection_and_say_what_they_ask() {
     assert_eq!(said, json!(["PUT /v1/x", "1"]));
     let said: Value = client.delete("/v1/assignments/3").await.unwrap();
     assert_eq!(said, json!(["DELETE /v1/assignments/3", ""]));
-    let fault = client.head(7, 99).await.unwrap_err().to_string();
+    let fault = client
+        .head(&HeadQuery {
+            cursor: 7,
+            wait: 99,
+            ..HeadQuery::default()
+        })
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(fault.contains("/v1/node/head?cursor=7&wait=55"), "{fault}");
     assert_eq!(server.connections.load(Ordering::Relaxed), 1);
     client.reset();
@@ -252,6 +260,8 @@ async fn a_token_goes_only_to_the_server_of_the_join_string() {
         csr: String::new(),
         facts: potluck_model::api::Labels::new(),
         labels: potluck_model::api::Labels::new(),
+        replaces: None,
+        operator: false,
     };
     let mut join = JoinString {
         servers: vec![server.address.to_string()],

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use potluck_agent::{AgentConfig, AgentError, Finished, HomeError, JoinFault, Manners, Serve};
 use potluck_model::LabelKey;
-use potluck_model::join::JoinString;
+use potluck_model::join::{JOIN_VARIABLE, JoinString};
 use potluck_model::rate::{Limit, Schedule, ScheduleError, Window};
 use potluck_model::units::parse_size;
 use potluck_net::api::ApiFault;
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// Read settings from this file; flags win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The join string, from `potluck join-token`; needed the first time only
+    /// The join string, from `potluck join-token`; others here can see it
     // Not parsed here: an error of the command line shows the value, and this one is a secret.
     #[arg(long, value_name = "STRING")]
     join: Option<String>,
@@ -184,16 +184,26 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         let file = args.config.clone().unwrap_or_default();
         Failure::new(format!("{}: {what}: {why}", file.display())).exit(Exit::Data)
     };
-    let join = match (args.join, args.join_file, settings.join, settings.join_file) {
-        (Some(text), ..) => {
-            let parsed = text
-                .parse()
-                .doing(|| "reading the join string that --join gives".into());
-            Some(parsed.map_err(|failure| failure.exit(Exit::Data))?)
-        }
-        (None, Some(file), ..) | (None, None, None, Some(file)) => Some(read_join(&file)?),
-        (None, None, Some(text), _) => Some(text.parse().map_err(|error| in_file("join", format!("{error}")))?),
-        (None, None, None, None) => None,
+    let given = |text: &str, by: &str| {
+        let parsed = text
+            .parse()
+            .doing(|| format!("reading the join string that {by} gives"));
+        parsed.map_err(|failure| failure.exit(Exit::Data))
+    };
+    let flagged = args.join.is_some() || args.join_file.is_some();
+    let in_environment = std::env::var(JOIN_VARIABLE).ok().filter(|_| !flagged);
+    let join = match (
+        in_environment,
+        args.join,
+        args.join_file,
+        settings.join,
+        settings.join_file,
+    ) {
+        (Some(text), ..) => Some(given(&text, JOIN_VARIABLE)?),
+        (None, Some(text), ..) => Some(given(&text, "--join")?),
+        (None, None, Some(file), ..) | (None, None, None, None, Some(file)) => Some(read_join(&file)?),
+        (None, None, None, Some(text), _) => Some(text.parse().map_err(|error| in_file("join", format!("{error}")))?),
+        (None, None, None, None, None) => None,
     };
     let mut labels = args.labels;
     if labels.is_empty() {
@@ -315,7 +325,7 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::Join(JoinFault::Server(ApiFault::Unreachable { .. } | ApiFault::Silent { .. })) => {
             Exit::Unreachable
         }
-        AgentError::Join(JoinFault::OtherFleet { .. } | JoinFault::Untrusted(_))
+        AgentError::Join(JoinFault::OtherFleet { .. } | JoinFault::OtherMachine { .. } | JoinFault::Untrusted(_))
         | AgentError::Home(HomeError::Newer { .. } | HomeError::Damaged { .. }) => Exit::Data,
         _ => Exit::Failure,
     };
@@ -330,6 +340,7 @@ fn exit(finished: &Finished, once: bool, detailed: bool) -> Exit {
         Finished::Stopped if once => Exit::Failure,
         Finished::Converged { .. } | Finished::Stopped => Exit::Ok,
         Finished::Failed { .. } => Exit::StepFailed,
+        Finished::Revoked => Exit::Failure,
         Finished::Unreachable => Exit::Unreachable,
     }
 }
@@ -350,6 +361,7 @@ fn report(finished: &Finished, output: Output) -> Result<(), Failure> {
             None,
             "the management server cannot be reached, and nothing is known from before".into(),
         ),
+        Finished::Revoked => ("revoked", None, "this node was revoked".into()),
         Finished::Stopped => ("stopped", None, "stopped before the end".into()),
     };
     let changed = matches!(finished, Finished::Converged { changed: true, .. });

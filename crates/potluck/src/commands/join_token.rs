@@ -18,6 +18,7 @@ use crate::output::{Output, count, stamp};
     after_help = "\
 Examples:
   potluck join-token                            for one node, within an hour
+  potluck join-token --approval                 nodes wait for `potluck approve`
   potluck join-token --uses 40 --ttl 2d --label role=web --label site=berlin
   potluck join-token | ssh edge-1 'cat > /etc/potluck/join && systemctl start potluck-agent'"
 )]
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// For how long it is valid: 30m, 12h, 2d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl_seconds)]
     ttl: u64,
+    /// Let each node wait until `potluck approve` admits it
+    #[arg(long)]
+    approval: bool,
     /// A label for these nodes; VALUE `*` lets each say its own with `agent --label`
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(LabelKey, String)>,
@@ -39,6 +43,7 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         uses: args.uses,
         ttl_seconds: args.ttl,
         labels: args.labels.into_iter().collect(),
+        approval: args.approval,
     };
     let answer: TokenAnswer = block_on(async { Ok(operator.client.post("/v1/tokens", &request).await?) })?;
     output.result(&answer, |_| answer.join.clone())?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod assign;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod demo;
 pub(crate) mod execute;
@@ -11,7 +12,9 @@ pub(crate) mod halt;
 pub(crate) mod join_token;
 pub(crate) mod logs;
 pub(crate) mod manual;
+pub(crate) mod membership;
 pub(crate) mod new;
+pub(crate) mod operators;
 pub(crate) mod publish;
 pub(crate) mod server;
 pub(crate) mod status;
@@ -42,6 +45,10 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Logs(args) => logs::run(&args, global, output),
         Command::Trace(args) => trace::run(&args, global, output),
         Command::Facts(args) => facts::run(&args, output),
+        Command::Approve(args) => membership::approve(&args, global, output),
+        Command::Revoke(args) => membership::revoke(args, global, output),
+        Command::Operator(args) => operators::run(args, global, output),
+        Command::Audit(args) => audit::run(&args, global, output),
         Command::Gc(args) => gc::run(&args, global, output),
         Command::Backup(args) => backup::backup(&args, global, output),
         Command::Restore(args) => backup::restore(&args, global, output),

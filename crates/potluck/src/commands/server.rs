@@ -34,6 +34,7 @@ Nodes and operators reach it on TCP port 7440. A settings file has the names of 
   listen = \"0.0.0.0:7440\"
   advertise = [\"potluck.example.org:7440\"]
   node-certificate-life = \"30d\"
+  offline-grace = \"24h\"
 
   [[site]]
   name = \"branch-12\"
@@ -72,6 +73,7 @@ struct Settings {
     advertise: Vec<String>,
     downloads_max: Option<u32>,
     node_certificate_life: Option<String>,
+    offline_grace: Option<String>,
     #[serde(default)]
     site: Vec<SiteSettings>,
 }
@@ -172,6 +174,18 @@ fn configuration(args: Args, global: &Global) -> Result<ServerConfig, Failure> {
             let why = format!("between {} and {}", print_duration(*least), print_duration(*most));
             return Err(wrong(&why));
         }
+    }
+    if let Some(text) = settings.offline_grace {
+        config.offline_grace = match text.as_str() {
+            "unlimited" => None,
+            text => {
+                let wrong = |error| {
+                    let file = path.display();
+                    Failure::new(format!("{file}: offline-grace = {text:?}: {error}; or `unlimited`")).exit(Exit::Data)
+                };
+                Some(parse_duration(text).map_err(wrong)?)
+            }
+        };
     }
     let written = settings.listen.map(|text| {
         listen_address(&text).map_err(|why| {

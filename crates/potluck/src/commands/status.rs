@@ -33,7 +33,8 @@ pub(crate) fn nodes(args: &NodesArgs, global: &Global, output: Output) -> Result
     let mut status = read(&operator)?;
     status.nodes.retain(|node| !args.trouble || fleet::in_trouble(node));
     output.result(&status.nodes, |style| {
-        fleet::nodes(status.nodes.iter(), status.time).render(style)
+        let table = fleet::nodes(status.nodes.iter(), status.time).render(style);
+        table + &fleet::pending(status.nodes.iter())
     })?;
     Ok(Exit::Ok)
 }

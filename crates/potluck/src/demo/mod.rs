@@ -202,6 +202,7 @@ impl Stage {
             ttl_seconds: 3600,
             // Each node says which it is.
             labels: BTreeMap::from([(LABEL.parse().expect("a label key"), "*".to_owned())]),
+            approval: false,
         };
         let answer: TokenAnswer = self.operator.client.post("/v1/tokens", &request).await?;
         Ok(answer.join)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use potluck_model::api::{Head, JoinRequest, Labels, Presence};
+use potluck_model::api::{Head, HeadQuery, JoinRequest, Labels, Presence};
 use potluck_model::join::JoinString;
 use potluck_model::list::List;
 use potluck_model::{Digest, NodeId, Time};
@@ -96,6 +96,8 @@ impl Hostile {
             csr,
             facts: Labels::new(),
             labels: Labels::new(),
+            replaces: None,
+            operator: false,
         };
         let answer = Client::for_joining(join).join(&request).await.unwrap();
         let identity = tls::Identity::from_pem(&answer.certificate, &key, &answer.ca).unwrap();
@@ -112,7 +114,7 @@ impl Hostile {
             networks: Vec::new(),
         };
         client.presence(&presence).await.unwrap();
-        let head = client.head(0, 0).await.unwrap();
+        let head = client.head(&HeadQuery::default()).await.unwrap();
         let audience = key_of(&head.audiences[0].key);
         let local = Local {
             identity,

@@ -80,7 +80,8 @@ impl Swarm {
                 message: Message::Pong { nonce },
             }),
             Message::Pong { nonce } => self.handle_pong(now, node, nonce),
-            Message::Hello(_) => {}
+            // Who belongs to the fleet is the shell's to know.
+            Message::Hello(_) | Message::RevocationsKnown(_) | Message::Revocations { .. } => {}
             // The shell keeps the ends of what was asked.
             Message::End { .. } => self.at_fault(now, node, "ended a request that nobody made"),
         }

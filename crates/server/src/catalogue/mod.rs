@@ -8,6 +8,7 @@
 //!
 //! Methods block: call them where blocking is allowed.
 
+mod membership;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -17,13 +18,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use potluck_model::api::{
-    AudienceKey, Configuration, FleetKey, Labels, Neighbour, NodeState, Progress, Release, Target, Wave,
+    AudienceKey, Configuration, FleetKey, Labels, Neighbour, NodeState, Progress, Release, Standing, Target, Wave,
 };
 use potluck_model::assignment::AssignedRelease;
+use potluck_model::audit::AuditLog;
 use potluck_model::list::Content;
 use potluck_model::trace::Event;
 use potluck_model::{ConfigurationName, Digest, NodeId, UnixSeconds, VersionName};
 
+pub(crate) use membership::{
+    NewAuditEntry, NewToken, OperatorRecord, Redeemed, RedeemedOperator, Redemption, Revocation, Revoked,
+};
 pub(crate) use sqlite::SqliteCatalogue;
 
 use crate::blobs::{PackId, Stored};
@@ -32,6 +37,10 @@ use crate::site::SiteKey;
 
 /// The most nodes of one server.
 pub(crate) const NODES_MAX: u64 = 100_000;
+/// For how long nodes open datagrams with a key that was replaced: those that did not hear of the new one yet use it.
+pub(crate) const FLEET_KEY_GRACE_SECONDS: u64 = 600;
+/// Keys for datagrams that are kept.
+pub(crate) const FLEET_KEYS_MAX: usize = 4;
 /// The most assignments.
 pub(crate) const ASSIGNMENTS_MAX: u64 = 10_000;
 /// The most tokens that have not expired.
@@ -70,8 +79,8 @@ pub(crate) type Result<T> = std::result::Result<T, CatalogueError>;
 pub(crate) trait Catalogue: Send + Sync {
     /// The number of the last change that a node may have to hear of.
     fn change(&self) -> Result<u64>;
-    /// The secrets of the fleet.
-    fn keys(&self) -> Result<FleetKeys>;
+    /// The secrets of the fleet, with keys for datagrams that are still opened at `now`.
+    fn keys(&self, now: UnixSeconds) -> Result<FleetKeys>;
 
     /// Where chunks are, in the order of `digests`.
     fn chunks(&self, digests: &[Digest]) -> Result<Vec<Option<Stored>>>;
@@ -118,8 +127,29 @@ pub(crate) trait Catalogue: Send + Sync {
     /// Uses a token up by one and admits a node. The same key with the same token again gets the same id, at no cost.
     fn redeem(&self, redemption: Redemption) -> Result<Redeemed>;
 
-    /// Digest of a node's key. `None`: there is no such node.
-    fn key(&self, node: NodeId) -> Result<Option<Digest>>;
+    /// Digest of a node's key, and whether it belongs to the fleet. `None`: there is no such node.
+    fn standing(&self, node: NodeId) -> Result<Option<(Digest, Standing)>>;
+    /// Admits a node that waits for that, and assigns it. `None`: there is no such node; else what it was before.
+    fn approve(&self, node: NodeId, now: UnixSeconds) -> Result<Option<Standing>>;
+    /// Puts nodes out of the fleet for good, and makes a new key for datagrams. Returns those that were not out before.
+    fn revoke(&self, revocation: Revocation) -> Result<Vec<NodeId>>;
+    /// Notes that the identity of a node was seen in two places.
+    fn set_twice(&self, node: NodeId, at: UnixSeconds) -> Result<()>;
+    /// The nodes that were revoked since `since`, the latest `limit` of them, ascending.
+    fn revoked(&self, since: UnixSeconds, limit: usize) -> Result<Revoked>;
+    /// All operators that there are or were, by name.
+    fn operators(&self) -> Result<Vec<OperatorRecord>>;
+    /// The operator of this name has this key, and no other one any more.
+    fn set_operator(&self, name: &str, key: Digest, now: UnixSeconds) -> Result<()>;
+    /// Uses an operator's token up. The same key with the same token again gets the same answer.
+    fn redeem_operator(&self, token: Digest, key: Digest, now: UnixSeconds) -> Result<RedeemedOperator>;
+    /// The operator of this name may do nothing any more. `false`: there is no such operator.
+    fn remove_operator(&self, name: &str, now: UnixSeconds) -> Result<bool>;
+    /// Adds to the audit log; the number of the entry.
+    fn audit(&self, entry: NewAuditEntry) -> Result<u64>;
+    /// Entries of the audit log with numbers above `after`, and the end of the log.
+    fn audit_log(&self, after: u64, limit: usize) -> Result<AuditLog>;
+
     /// A node.
     fn node(&self, node: NodeId) -> Result<Option<NodeRecord>>;
     /// All nodes, by id.
@@ -240,56 +270,6 @@ pub(crate) enum Published {
     },
 }
 
-/// A token to be kept.
-#[derive(Clone, Debug)]
-pub(crate) struct NewToken {
-    /// Its hash.
-    pub(crate) hash: Digest,
-    /// How many nodes may join with it.
-    pub(crate) uses: u32,
-    /// When it expires.
-    pub(crate) expires: UnixSeconds,
-    /// Labels for its nodes.
-    pub(crate) labels: Labels,
-}
-
-/// What a joining node presents.
-#[derive(Clone, Debug)]
-pub(crate) struct Redemption {
-    /// Hash of its token.
-    pub(crate) token: Digest,
-    /// Digest of its key.
-    pub(crate) key: Digest,
-    /// Ids to try, in this order.
-    pub(crate) ids: Vec<NodeId>,
-    /// What it says of itself.
-    pub(crate) facts: Labels,
-    /// Labels that it wishes.
-    pub(crate) labels: Labels,
-    /// Now.
-    pub(crate) now: UnixSeconds,
-}
-
-/// What became of a redemption.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Redeemed {
-    /// Admitted.
-    Admitted {
-        /// Its id.
-        node: NodeId,
-        /// Its labels.
-        labels: Labels,
-    },
-    /// There is no such token.
-    Unknown,
-    /// It has expired.
-    Expired,
-    /// It has been used as often as it may.
-    UsedUp,
-    /// The server has `NODES_MAX` nodes.
-    FleetFull,
-}
-
 /// A node as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct NodeRecord {
@@ -317,6 +297,16 @@ pub(crate) struct NodeRecord {
     pub(crate) assigned: Option<AssignedRelease>,
     /// How far it is.
     pub(crate) progress: Progress,
+    /// Whether it belongs to the fleet.
+    pub(crate) standing: Standing,
+    /// When that was decided last.
+    pub(crate) decided: UnixSeconds,
+    /// Why it was revoked.
+    pub(crate) reason: String,
+    /// The node whose state it found on its disk.
+    pub(crate) replaces: Option<NodeId>,
+    /// When its identity was last seen in two places.
+    pub(crate) twice: Option<UnixSeconds>,
 }
 
 /// Where a node is.

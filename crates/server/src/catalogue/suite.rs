@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 
-use potluck_model::api::{Labels, NodeState, Release, Target};
+use potluck_model::api::{Labels, NodeState, Release, Standing, Target};
+use potluck_model::audit::Checkpoint;
 use potluck_model::list::Content;
 use potluck_model::trace::{Cause, Event, Recap, What};
 use potluck_model::{Digest, NodeId, UnixMicros, UnixSeconds, ring};
 
 use super::{
-    Assigned, Catalogue, EVENT_BYTES_PER_NODE_MAX, EVENTS_PER_NODE_MAX, Moved, NewAssignment, NewRelease, NewToken,
-    PresenceRecord, Published, Redeemed, Redemption, Sweep, Unassign,
+    Assigned, Catalogue, EVENT_BYTES_PER_NODE_MAX, EVENTS_PER_NODE_MAX, FLEET_KEY_GRACE_SECONDS, FLEET_KEYS_MAX, Moved,
+    NewAssignment, NewAuditEntry, NewRelease, NewToken, PresenceRecord, Published, Redeemed, RedeemedOperator,
+    Redemption, Revocation, Sweep, Unassign,
 };
 use crate::blobs::{PackId, Stored};
 use crate::site::SiteKey;
@@ -21,7 +23,7 @@ type Test = fn(&dyn Catalogue);
 
 /// Runs every test against catalogues that `open` opens or makes at a path.
 pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
-    let tests: [(&str, Test); 18] = [
+    let tests: [(&str, Test); 23] = [
         ("chunks stay where they were first", chunks_stay_where_they_were_first),
         ("releases follow one another", releases_follow_one_another),
         (
@@ -32,6 +34,14 @@ pub(crate) fn catalogue_suite(open: impl Fn(&Path) -> Box<dyn Catalogue>) {
         ("one of many gets a single use", one_of_many_gets_a_single_use),
         ("the same key joins once", the_same_key_joins_once),
         ("labels need permission", labels_need_permission),
+        ("a node waits for approval", a_node_waits_for_approval),
+        (
+            "a revoked node has nothing any more",
+            a_revoked_node_has_nothing_any_more,
+        ),
+        ("a revocation makes a new fleet key", a_revocation_makes_a_new_fleet_key),
+        ("operators come and go", operators_come_and_go),
+        ("the audit log is a chain", the_audit_log_is_a_chain),
         ("nodes are found", nodes_are_found),
         ("the newest release is followed", the_newest_release_is_followed),
         (
@@ -81,6 +91,8 @@ fn token(c: &dyn Catalogue, name: &[u8], uses: u32, labels: Labels) -> Digest {
         uses,
         expires: UnixSeconds(NOW.0 + 100),
         labels,
+        approval: false,
+        operator: None,
     };
     assert!(c.add_token(new).unwrap());
     hash
@@ -93,6 +105,7 @@ fn redemption(token: Digest, node: u64) -> Redemption {
         ids: vec![NodeId(node)],
         facts: label("hostname", &format!("host-{node}")),
         labels: Labels::new(),
+        replaces: None,
         now: NOW,
     }
 }
@@ -231,7 +244,7 @@ fn tokens_are_used_up_and_expire(c: &dyn Catalogue) {
         ));
     }
     assert_eq!(c.redeem(redemption(token, 3)).unwrap(), Redeemed::UsedUp);
-    let mut late = redemption(token, 1);
+    let mut late = redemption(token, 3);
     late.now = UnixSeconds(NOW.0 + 101);
     assert_eq!(c.redeem(late).unwrap(), Redeemed::Expired);
     assert_eq!(c.nodes().unwrap().len(), 2);
@@ -298,6 +311,179 @@ fn labels_need_permission(c: &dyn Catalogue) {
         }
     );
     assert_eq!(c.node(NodeId(1)).unwrap().unwrap().labels, wanted);
+}
+
+fn a_node_waits_for_approval(c: &dyn Catalogue) {
+    publish(c, "web", 1);
+    assign(c, "web", None, Target::All);
+    let hash = Digest::of(b"wait");
+    c.add_token(NewToken {
+        hash,
+        uses: 2,
+        expires: UnixSeconds(NOW.0 + 100),
+        labels: Labels::new(),
+        approval: true,
+        operator: None,
+    })
+    .unwrap();
+    let waits = Redeemed::Pending { node: NodeId(1) };
+    assert_eq!(c.redeem(redemption(hash, 1)).unwrap(), waits);
+    let record = c.node(NodeId(1)).unwrap().unwrap();
+    assert_eq!((record.standing, record.assigned), (Standing::Pending, None));
+    // It goes on asking, also after the token has expired, and costs no second use of it.
+    let mut later = redemption(hash, 1);
+    later.now = UnixSeconds(NOW.0 + 1_000);
+    assert_eq!(c.redeem(later.clone()).unwrap(), waits);
+    let change = c.change().unwrap();
+    assert_eq!(c.approve(NodeId(1), NOW).unwrap(), Some(Standing::Pending));
+    assert_eq!(c.approve(NodeId(1), NOW).unwrap(), Some(Standing::Admitted));
+    assert_eq!(c.approve(NodeId(9), NOW).unwrap(), None);
+    assert!(c.change().unwrap() > change);
+    assert!(matches!(
+        c.redeem(later).unwrap(),
+        Redeemed::Admitted { node: NodeId(1), .. }
+    ));
+    assert_eq!(c.node(NodeId(1)).unwrap().unwrap().assigned.unwrap().release, 1);
+    // A machine with the state of another waits whatever its token says.
+    let mut clone = redemption(token(c, b"clone", 1, Labels::new()), 2);
+    clone.replaces = Some(NodeId(1));
+    assert_eq!(c.redeem(clone).unwrap(), Redeemed::Pending { node: NodeId(2) });
+    assert_eq!(c.node(NodeId(2)).unwrap().unwrap().replaces, Some(NodeId(1)));
+}
+
+fn revoke(c: &dyn Catalogue, node: NodeId, now: UnixSeconds) -> Vec<NodeId> {
+    let revocation = Revocation {
+        nodes: vec![node],
+        reason: "stolen".into(),
+        now,
+    };
+    c.revoke(revocation).unwrap()
+}
+
+fn a_revoked_node_has_nothing_any_more(c: &dyn Catalogue) {
+    let (one, two) = (join(c, 1, Labels::new()), join(c, 2, Labels::new()));
+    let hash = token(c, b"again", 1, Labels::new());
+    publish(c, "web", 1);
+    assign(c, "web", None, Target::All);
+    for node in [1, 2] {
+        here_again(c, node, &format!("10.0.7.{node}:7443"));
+    }
+    assert_eq!(c.population(two).unwrap(), 2);
+    let before = (c.change().unwrap(), c.revoked(UnixSeconds(0), 10).unwrap());
+    let sequence = c.node(one).unwrap().unwrap().sequence;
+    assert_eq!(revoke(c, one, NOW), [one]);
+    assert_eq!(revoke(c, one, NOW), [], "once is enough");
+    let record = c.node(one).unwrap().unwrap();
+    assert_eq!(record.standing, Standing::Revoked);
+    assert_eq!((record.assigned, record.reason.as_str()), (None, "stolen"));
+    assert!(record.sequence > sequence);
+    assert_eq!(c.population(two).unwrap(), 1);
+    assert!(c.neighbours(two, Vec::new(), UnixSeconds(0), 9).unwrap().is_empty());
+    let revoked = c.revoked(UnixSeconds(0), 10).unwrap();
+    assert!(c.change().unwrap() > before.0 && revoked.number > before.1.number);
+    assert_eq!(revoked.nodes, [one]);
+    assert!(
+        c.revoked(UnixSeconds(NOW.0 + 1), 10).unwrap().nodes.is_empty(),
+        "too long ago"
+    );
+    // Neither a new release nor its old token brings it back.
+    publish(c, "web", 2);
+    assert_eq!(c.node(one).unwrap().unwrap().assigned, None);
+    assert_eq!(c.node(two).unwrap().unwrap().assigned.unwrap().release, 2);
+    let mut again = redemption(Digest::of(&1_u64.to_be_bytes()), 1);
+    again.ids = vec![NodeId(77)];
+    assert_eq!(c.redeem(again).unwrap(), Redeemed::Revoked);
+    assert!(matches!(
+        c.redeem(redemption(hash, 3)).unwrap(),
+        Redeemed::Admitted { .. }
+    ));
+}
+
+fn a_revocation_makes_a_new_fleet_key(c: &dyn Catalogue) {
+    let nodes: Vec<NodeId> = (1..=6).map(|node| join(c, node, Labels::new())).collect();
+    let first = c.keys(NOW).unwrap();
+    assert_eq!(first.fleet.len(), 1);
+    revoke(c, nodes[0], NOW);
+    let both = c.keys(NOW).unwrap();
+    assert_eq!(both.audiences, first.audiences);
+    assert_eq!(both.fleet.len(), 2);
+    assert!(both.fleet[0].epoch > first.fleet[0].epoch);
+    assert_eq!(both.fleet[1], first.fleet[0], "still opened for a while");
+    let later = UnixSeconds(NOW.0 + FLEET_KEY_GRACE_SECONDS);
+    assert_eq!(c.keys(later).unwrap().fleet, both.fleet[..1]);
+    for node in &nodes[1..] {
+        revoke(c, *node, NOW);
+    }
+    assert_eq!(c.keys(NOW).unwrap().fleet.len(), FLEET_KEYS_MAX);
+}
+
+fn operators_come_and_go(c: &dyn Catalogue) {
+    let hash = Digest::of(b"alice");
+    let make = |hash| {
+        c.add_token(NewToken {
+            hash,
+            uses: 1,
+            expires: UnixSeconds(NOW.0 + 100),
+            labels: Labels::new(),
+            approval: false,
+            operator: Some("alice".into()),
+        })
+        .unwrap();
+    };
+    make(hash);
+    let (key, other) = (Digest::of(b"key"), Digest::of(b"other"));
+    let added = RedeemedOperator::Added("alice".into());
+    let redeem = |hash, key| c.redeem_operator(hash, key, NOW).unwrap();
+    assert_eq!(redeem(Digest::of(b"nobody"), key), RedeemedOperator::Unknown);
+    let late = c.redeem_operator(hash, key, UnixSeconds(NOW.0 + 101)).unwrap();
+    assert_eq!(late, RedeemedOperator::Expired);
+    assert_eq!(redeem(hash, key), added);
+    assert_eq!(redeem(hash, key), added, "the answer may have been lost");
+    assert_eq!(redeem(hash, other), RedeemedOperator::UsedUp);
+    // Neither is a token for the other.
+    assert_eq!(c.redeem(redemption(hash, 1)).unwrap(), Redeemed::Unknown);
+    let for_nodes = token(c, b"nodes", 1, Labels::new());
+    assert_eq!(redeem(for_nodes, key), RedeemedOperator::Unknown);
+    let [alice] = c.operators().unwrap().try_into().unwrap();
+    assert_eq!((alice.key, alice.removed), (key, None));
+    let unused = Digest::of(b"unused");
+    make(unused);
+    assert!(c.remove_operator("alice", NOW).unwrap());
+    assert!(!c.remove_operator("alice", NOW).unwrap());
+    assert!(!c.remove_operator("bob", NOW).unwrap());
+    assert_eq!(c.operators().unwrap()[0].removed, Some(NOW));
+    assert_eq!(
+        redeem(unused, key),
+        RedeemedOperator::Unknown,
+        "it must not bring her back"
+    );
+    c.set_operator("alice", other, NOW).unwrap();
+    assert_eq!(
+        (c.operators().unwrap()[0].key, c.operators().unwrap()[0].removed),
+        (other, None)
+    );
+}
+
+fn the_audit_log_is_a_chain(c: &dyn Catalogue) {
+    assert_eq!(c.audit_log(0, 10).unwrap().newest, Checkpoint::START);
+    for number in 1..=25 {
+        let entry = NewAuditEntry {
+            operator: "alice".into(),
+            request: "POST /v1/halt".into(),
+            body: String::new(),
+            refused: (number == 5).then_some(4),
+            now: NOW,
+        };
+        assert_eq!(c.audit(entry).unwrap(), number);
+    }
+    let (mut end, mut read) = (Checkpoint::START, 0);
+    while read < 25 {
+        let page = c.audit_log(read, 10).unwrap();
+        end = page.entries.iter().try_fold(end, Checkpoint::then).unwrap();
+        read = end.number;
+        assert_eq!(page.newest.number, 25);
+    }
+    assert_eq!(c.audit_log(25, 10).unwrap().newest, end);
 }
 
 fn nodes_are_found(c: &dyn Catalogue) {
@@ -706,7 +892,7 @@ fn everything_survives_a_restart(open: &impl Fn(&Path) -> Box<dyn Catalogue>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalogue");
     let before = open(&path);
-    let keys = before.keys().unwrap();
+    let keys = before.keys(UnixSeconds(0)).unwrap();
     assert_eq!(keys.audiences.len(), 1);
     assert_eq!(keys.fleet[0].epoch, 1);
     publish(before.as_ref(), "web", 1);
@@ -715,9 +901,13 @@ fn everything_survives_a_restart(open: &impl Fn(&Path) -> Box<dyn Catalogue>) {
     let (record, change) = (before.node(node).unwrap(), before.change().unwrap());
     drop(before);
     let after = open(&path);
-    assert_eq!(after.keys().unwrap(), keys);
+    assert_eq!(after.keys(UnixSeconds(0)).unwrap(), keys);
     assert_eq!(after.node(node).unwrap(), record);
     assert_eq!(after.change().unwrap(), change);
     let other = open(&dir.path().join("other"));
-    assert_ne!(other.keys().unwrap(), keys, "each fleet has keys of its own");
+    assert_ne!(
+        other.keys(UnixSeconds(0)).unwrap(),
+        keys,
+        "each fleet has keys of its own"
+    );
 }

@@ -135,7 +135,9 @@ pub(super) fn infos(app: &App, nodes: &[NodeRecord]) -> Result<Vec<AssignmentInf
 
 fn describe(record: AssignmentRecord, nodes: &[NodeRecord]) -> Result<AssignmentInfo, Refusal> {
     let matcher = Matcher::new(&record.target).map_err(|fault| CatalogueError::Damaged(fault.to_string()))?;
-    let matches = nodes.iter().filter(|node| matcher.matches(node.node, &node.labels));
+    let matches = nodes
+        .iter()
+        .filter(|node| node.standing.is_admitted() && matcher.matches(node.node, &node.labels));
     Ok(AssignmentInfo {
         matches: matches.count() as u32,
         id: record.id,

@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use potluck_model::api::{Head, Neighbour, POLL_SECONDS_MAX};
+use potluck_model::api::{Head, Neighbour, POLL_SECONDS_MAX, Standing};
 use potluck_model::assignment::{ASSIGNMENT_FORMAT, Assignment, AssignmentKind};
+use potluck_model::revocations::{Edition, REVOCATIONS_FORMAT, Revocations, RevocationsKind};
 use potluck_model::ring::{self, SEATS_MAX};
 use potluck_model::{NodeId, UnixSeconds};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::app::{App, stopped};
-use crate::catalogue::{FleetKeys, NodeRecord};
+use crate::catalogue::{FleetKeys, NodeRecord, Revoked};
 use crate::refusal::Refusal;
 use crate::request::{Arguments, CallingNode};
 use crate::site;
 
 /// For how long an assignment may be adopted. Each answer carries a fresh one.
 const ASSIGNMENT_SECONDS: u64 = 7 * 86_400;
+/// Answers within the offline grace, at least: the node must not doubt a server that is there.
+const NEWS_PER_GRACE: u32 = 3;
 /// The most neighbours of an answer beside those that sit in the seats of the node's crowd.
 const NEIGHBOURS_MAX: usize = 16;
 /// Nodes that were heard of in this time come first.
@@ -31,6 +34,11 @@ pub(super) struct Poll {
     cursor: u64,
     #[serde(default)]
     wait: u64,
+    #[serde(default)]
+    revocations: u64,
+    #[serde(default)]
+    issued: UnixSeconds,
+    instance: Option<u64>,
 }
 
 /// What decides whether a node is woken.
@@ -38,6 +46,7 @@ struct Essence {
     node: NodeRecord,
     halted: bool,
     keys: FleetKeys,
+    revoked: Arc<Revoked>,
 }
 
 impl Essence {
@@ -46,10 +55,17 @@ impl Essence {
             .catalogue
             .node(node)?
             .ok_or_else(|| Refusal::not_found(format!("node {node} is not known any more")))?;
+        // Revoked while it waited here.
+        match record.standing {
+            Standing::Admitted => {}
+            Standing::Pending => return Err(Refusal::pending(node, &record.key)),
+            Standing::Revoked => return Err(Refusal::revoked(node)),
+        }
         Ok(Self {
             node: record,
             halted: app.catalogue.halted()?,
-            keys: app.catalogue.keys()?,
+            keys: app.catalogue.keys(UnixSeconds::now())?,
+            revoked: app.revoked().borrow().clone(),
         })
     }
 
@@ -69,6 +85,7 @@ impl Essence {
             hasher.update(&key.epoch.to_be_bytes());
             hasher.update(key.key.as_bytes());
         }
+        hasher.update(&self.revoked.number.to_be_bytes());
         let digest = hasher.finalize();
         let number = u64::from_be_bytes(*digest.as_bytes().first_chunk().expect("a digest has 32 bytes"));
         (number >> 11).max(1)
@@ -82,7 +99,17 @@ pub(super) async fn head(
     CallingNode(node): CallingNode,
     Arguments(poll): Arguments<Poll>,
 ) -> Result<Json<Head>, Refusal> {
-    let deadline = Instant::now() + Duration::from_secs(poll.wait.min(POLL_SECONDS_MAX));
+    if let Some(instance) = poll.instance
+        && app.instances.heard(node, instance)
+    {
+        tracing::warn!(%node, "the identity of this node is in two places");
+        app.blocking(move |app| Ok(app.catalogue.set_twice(node, UnixSeconds::now())?))
+            .await?;
+    }
+    let wait = Duration::from_secs(poll.wait.min(POLL_SECONDS_MAX));
+    // An answer is also news that nobody was revoked.
+    let news = app.offline_grace.map_or(wait, |grace| grace / NEWS_PER_GRACE);
+    let deadline = Instant::now() + wait.min(news);
     let mut changes = app.changes();
     let mut stopping = app.stopping();
     let essence = loop {
@@ -99,10 +126,14 @@ pub(super) async fn head(
         }
     };
     app.saw(node);
-    app.blocking(move |app| answer(app, essence)).await.map(Json)
+    let known = Edition {
+        number: poll.revocations,
+        issued: poll.issued,
+    };
+    app.blocking(move |app| answer(app, essence, known)).await.map(Json)
 }
 
-fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
+fn answer(app: &App, essence: Essence, known: Edition) -> Result<Head, Refusal> {
     let cursor = essence.cursor();
     let now = UnixSeconds::now();
     let node = essence.node.node;
@@ -130,6 +161,20 @@ fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
             neighbours.push(other);
         }
     }
+    let edition = Edition {
+        number: essence.revoked.number,
+        issued: now,
+    };
+    let revocations = known.is_outdated_by(edition).then(|| {
+        app.authority.sign_revocations(Revocations {
+            kind: RevocationsKind::Revocations,
+            format: REVOCATIONS_FORMAT,
+            number: edition.number,
+            issued: edition.issued,
+            grace_seconds: app.offline_grace.map(|grace| grace.as_secs()),
+            nodes: essence.revoked.nodes.clone(),
+        })
+    });
     Ok(Head {
         cursor,
         assignment,
@@ -140,5 +185,7 @@ fn answer(app: &App, essence: Essence) -> Result<Head, Refusal> {
         site: site::name(&sites),
         halted: essence.halted,
         time: now,
+        revocations,
+        audit: Some(app.catalogue.audit_log(u64::MAX, 0)?.newest),
     })
 }

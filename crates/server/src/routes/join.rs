@@ -1,18 +1,20 @@
-//! Tokens, joining, and renewing a node's certificate.
+//! Tokens, joining of nodes and operators, and renewing a node's certificate.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use potluck_model::api::{
-    ErrorKind, JoinAnswer, JoinRequest, Labels, RenewAnswer, RenewRequest, TokenAnswer, TokenRequest,
+    ErrorKind, JoinAnswer, JoinRequest, Labels, OperatorAnswer, RenewAnswer, RenewRequest, TokenAnswer, TokenRequest,
 };
-use potluck_model::join::{JoinString, Token};
-use potluck_model::{NodeId, UnixSeconds};
+use potluck_model::join::{JoinString, Token, fingerprint};
+use potluck_model::{Digest, NodeId, UnixSeconds};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::app::App;
 use crate::authority::{RequestedKey, random};
-use crate::catalogue::{NODES_MAX, NewToken, Redeemed, Redemption, TOKENS_MAX};
+use crate::catalogue::{NODES_MAX, NewToken, Redeemed, RedeemedOperator, Redemption, TOKENS_MAX};
 use crate::refusal::Refusal;
 use crate::request::{CallingNode, CallingOperator, Input};
 
@@ -36,31 +38,54 @@ pub(super) async fn token(
             request.uses
         )));
     }
-    if request.ttl_seconds == 0 || request.ttl_seconds > TOKEN_SECONDS_MAX {
+    check_ttl(request.ttl_seconds)?;
+    check_labels(&request.labels, "labels")?;
+    let (uses, seconds) = (request.uses, request.ttl_seconds);
+    let answer = make_token(
+        &app,
+        |hash, expires| NewToken {
+            hash,
+            uses,
+            expires,
+            labels: request.labels,
+            approval: request.approval,
+            operator: None,
+        },
+        seconds,
+    )
+    .await?;
+    tracing::info!(%operator, uses, seconds, "join token made");
+    Ok(answer)
+}
+
+/// Checks for how long a token is to be valid.
+pub(super) fn check_ttl(seconds: u64) -> Result<(), Refusal> {
+    if seconds == 0 || seconds > TOKEN_SECONDS_MAX {
         let days = TOKEN_SECONDS_MAX / 86_400;
         return Err(Refusal::bad(format!(
-            "a join token is valid for 1 second to {days} days, not {} seconds",
-            request.ttl_seconds
+            "a join token is valid for 1 second to {days} days, not {seconds} seconds"
         )));
     }
-    check_labels(&request.labels, "labels")?;
+    Ok(())
+}
+
+/// A new token, made of its hash and when it expires, and its join string.
+pub(super) async fn make_token(
+    app: &Arc<App>,
+    make: impl FnOnce(Digest, UnixSeconds) -> NewToken,
+    ttl_seconds: u64,
+) -> Result<Json<TokenAnswer>, Refusal> {
     let mut secret = [0; 32];
     random(&mut secret).map_err(|fault| Refusal::internal(&fault))?;
     let token = Token(secret);
-    let expires = UnixSeconds(UnixSeconds::now().0 + request.ttl_seconds);
-    let new = NewToken {
-        hash: token.hash(),
-        uses: request.uses,
-        expires,
-        labels: request.labels,
-    };
+    let expires = UnixSeconds(UnixSeconds::now().0 + ttl_seconds);
+    let new = make(token.hash(), expires);
     if !app.blocking(move |app| Ok(app.catalogue.add_token(new)?)).await? {
         return Err(Refusal::new(
             ErrorKind::Busy,
             format!("there are {TOKENS_MAX} join tokens already: wait until some expire"),
         ));
     }
-    tracing::info!(%operator, uses = request.uses, seconds = request.ttl_seconds, "join token made");
     let join = JoinString {
         servers: app.advertised.clone(),
         ca: app.authority.fingerprint(),
@@ -73,16 +98,29 @@ pub(super) async fn token(
     }))
 }
 
+/// Answer to a `JoinRequest`.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Joined {
+    /// For a node.
+    Node(JoinAnswer),
+    /// For an operator.
+    Operator(OperatorAnswer),
+}
+
 pub(super) async fn join(
     State(app): State<Arc<App>>,
     Input(request): Input<JoinRequest>,
-) -> Result<Json<JoinAnswer>, Refusal> {
+) -> Result<Json<Joined>, Refusal> {
     let refused = |message: &str| Refusal::new(ErrorKind::Token, message);
     let token = Token::from_hex(&request.token).ok_or_else(|| refused("the join token is malformed"))?;
     check_labels(&request.facts, "facts")?;
     check_labels(&request.labels, "labels")?;
     // Before the token is used: a request that cannot succeed does not cost one of its uses.
     let key = RequestedKey::parse(&request.csr).map_err(Refusal::bad)?;
+    if request.operator {
+        return join_operator(&app, token.hash(), &key).await.map(Json);
+    }
     let mut ids = Vec::new();
     while ids.len() < IDS_TRIED {
         let mut id = [0; 8];
@@ -95,11 +133,23 @@ pub(super) async fn join(
         ids,
         facts: request.facts.clone(),
         labels: request.labels,
+        replaces: request.replaces,
         now: UnixSeconds::now(),
     };
     let redeemed = app.blocking(move |app| Ok(app.catalogue.redeem(redemption)?)).await?;
     let (node, labels) = match redeemed {
         Redeemed::Admitted { node, labels } => (node, labels),
+        Redeemed::Pending { node } => {
+            let refusal = Refusal::pending(node, &key.digest());
+            tracing::info!(%node, fingerprint = fingerprint(&key.digest()), "a node waits for approval");
+            return Err(refusal);
+        }
+        Redeemed::Revoked => {
+            return Err(Refusal::new(
+                ErrorKind::Revoked,
+                "the node that joined with this key was revoked: remove its data directory and join with a new join string",
+            ));
+        }
         Redeemed::Unknown => {
             return Err(refused(
                 "this server does not know the join token: make one with `potluck join-token`",
@@ -127,8 +177,46 @@ pub(super) async fn join(
     let hostname = request.facts.iter().find(|(key, _)| key.as_str() == "hostname");
     let hostname = hostname.map_or("", |(_, name)| name.as_str());
     tracing::info!(%node, hostname, labels = %label_text(&labels), "node joined");
-    Ok(Json(JoinAnswer {
+    Ok(Json(Joined::Node(JoinAnswer {
         node,
+        certificate,
+        ca: app.authority.ca_pem().to_owned(),
+        root: app.authority.root().clone(),
+    })))
+}
+
+async fn join_operator(app: &Arc<App>, token: Digest, key: &RequestedKey) -> Result<Joined, Refusal> {
+    let (digest, now) = (key.digest(), UnixSeconds::now());
+    let redeemed = app
+        .blocking(move |app| Ok(app.catalogue.redeem_operator(token, digest, now)?))
+        .await?;
+    let again = "make another with `potluck operator add`";
+    let operator = match redeemed {
+        RedeemedOperator::Added(name) => name,
+        RedeemedOperator::Unknown => {
+            let message = format!("this server does not know the join string as one for an operator: {again}");
+            return Err(Refusal::new(ErrorKind::Token, message));
+        }
+        RedeemedOperator::Expired => {
+            return Err(Refusal::new(
+                ErrorKind::Token,
+                format!("the join string has expired: {again}"),
+            ));
+        }
+        RedeemedOperator::UsedUp => {
+            return Err(Refusal::new(
+                ErrorKind::Token,
+                format!("the join string has been used: {again}"),
+            ));
+        }
+    };
+    let certificate = app
+        .authority
+        .operator(&operator, key, now)
+        .map_err(|fault| Refusal::internal(&fault))?;
+    tracing::info!(operator, fingerprint = fingerprint(&digest), "operator added");
+    Ok(Joined::Operator(OperatorAnswer {
+        operator,
         certificate,
         ca: app.authority.ca_pem().to_owned(),
         root: app.authority.root().clone(),
@@ -141,8 +229,8 @@ pub(super) async fn renew(
     Input(request): Input<RenewRequest>,
 ) -> Result<Json<RenewAnswer>, Refusal> {
     let key = RequestedKey::parse(&request.csr).map_err(Refusal::bad)?;
-    let joined_with = app.blocking(move |app| Ok(app.catalogue.key(node)?)).await?;
-    if joined_with != Some(key.digest()) {
+    let known = app.blocking(move |app| Ok(app.catalogue.standing(node)?)).await?;
+    if known.is_none_or(|(joined_with, _)| joined_with != key.digest()) {
         let message = "the certificate signing request is for another key than the node joined with";
         return Err(Refusal::new(ErrorKind::Forbidden, message));
     }

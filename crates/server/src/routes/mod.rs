@@ -6,6 +6,7 @@ mod content;
 mod head;
 mod join;
 mod nodes;
+mod operators;
 mod releases;
 mod reports;
 mod status;
@@ -16,9 +17,10 @@ use axum::http::Method;
 use potluck_model::Digest;
 use potluck_model::api::{
     AssignRequest, AssignmentInfo, CHUNKS_PER_REQUEST_MAX, Configuration, Events, GcReport, GcRequest, HaltRequest,
-    Head, JoinAnswer, JoinRequest, Labels, NodeEvents, NodeInfo, Presence, PublishRequest, Release, RenewAnswer,
-    RenewRequest, Status, TokenAnswer, TokenRequest, UPLOAD_BYTES_MAX,
+    Head, JoinRequest, Labels, NodeEvents, NodeInfo, OperatorInfo, OperatorRequest, Presence, PublishRequest, Release,
+    RenewAnswer, RenewRequest, RevokeAnswer, RevokeRequest, Status, TokenAnswer, TokenRequest, UPLOAD_BYTES_MAX,
 };
+use potluck_model::audit::AuditLog;
 
 use crate::table::{Route, Who, openapi};
 
@@ -47,11 +49,11 @@ pub(crate) fn all() -> Vec<Route> {
             post.clone(),
             "/v1/join",
             Who::Open,
-            "Admits a node that has a token.",
+            "Admits a node or an operator that has a token.",
             join::join,
         )
         .takes::<JoinRequest>()
-        .answers::<JoinAnswer>(),
+        .answers::<join::Joined>(),
         // For nodes.
         Route::new(
             put.clone(),
@@ -70,6 +72,13 @@ pub(crate) fn all() -> Vec<Route> {
         )
         .query(&[
             ("cursor", true, "of the answer before; 0 or absent: answer at once"),
+            (
+                "revocations",
+                true,
+                "number of the list of revoked nodes that the node has; 0 or absent: none",
+            ),
+            ("issued", true, "when that list was signed, in seconds since 1970"),
+            ("instance", true, "a number that this start of the agent drew by lot"),
             (
                 "wait",
                 true,
@@ -126,7 +135,8 @@ pub(crate) fn all() -> Vec<Route> {
         )
         .takes_bytes(DIGESTS)
         .body_max(DIGESTS_BYTES_MAX)
-        .answers_bytes("one byte for each digest in order: 1 if it is missing, else 0"),
+        .answers_bytes("one byte for each digest in order: 1 if it is missing, else 0")
+        .unaudited(),
         Route::new(
             post.clone(),
             "/v1/chunks",
@@ -135,7 +145,8 @@ pub(crate) fn all() -> Vec<Route> {
             chunks::upload,
         )
         .takes_bytes("for each chunk: u32 big-endian length, 32 bytes digest, the bytes")
-        .body_max(UPLOAD_BYTES_MAX),
+        .body_max(UPLOAD_BYTES_MAX)
+        .unaudited(),
         Route::new(
             post.clone(),
             "/v1/configurations/{name}/releases",
@@ -250,6 +261,59 @@ pub(crate) fn all() -> Vec<Route> {
         )
         .takes::<Labels>()
         .answers::<NodeInfo>(),
+        Route::new(
+            post.clone(),
+            "/v1/nodes/{node}/approve",
+            Who::Operator,
+            "Admits a node that waits for it.",
+            nodes::approve,
+        )
+        .answers::<NodeInfo>(),
+        Route::new(
+            post.clone(),
+            "/v1/revocations",
+            Who::Operator,
+            "Puts nodes out of the fleet for good.",
+            nodes::revoke,
+        )
+        .takes::<RevokeRequest>()
+        .answers::<RevokeAnswer>(),
+        Route::new(
+            post.clone(),
+            "/v1/operators",
+            Who::Operator,
+            "Makes a join string for an operator.",
+            operators::add,
+        )
+        .takes::<OperatorRequest>()
+        .answers::<TokenAnswer>(),
+        Route::new(
+            get.clone(),
+            "/v1/operators",
+            Who::Operator,
+            "All operators that there are or were.",
+            operators::list,
+        )
+        .answers::<Vec<OperatorInfo>>(),
+        Route::new(
+            delete.clone(),
+            "/v1/operators/{name}",
+            Who::Operator,
+            "Takes an operator's rights away.",
+            operators::remove,
+        ),
+        Route::new(
+            get.clone(),
+            "/v1/audit",
+            Who::Operator,
+            "What operators did, oldest first.",
+            operators::audit,
+        )
+        .query(&[
+            ("after", true, "only entries with numbers above this one"),
+            ("limit", true, "at most so many entries; 1000 if absent, and at most"),
+        ])
+        .answers::<AuditLog>(),
         Route::new(
             get.clone(),
             "/v1/status",

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use potluck_model::api::{ErrorKind, Labels, NodeEvents, NodeInfo, ReleaseName};
+use potluck_model::api::{
+    ErrorKind, Labels, NodeEvents, NodeInfo, REASON_BYTES_MAX, REVOKED_PER_REQUEST_MAX, ReleaseName, RevokeAnswer,
+    RevokeRequest, Standing,
+};
+use potluck_model::join::fingerprint;
 use potluck_model::{Digest, NodeId, UnixSeconds};
 use serde::Deserialize;
 
 use super::join::{check_labels, label_text};
 use crate::app::App;
-use crate::catalogue::NodeRecord;
+use crate::catalogue::{NodeRecord, Revocation};
 use crate::refusal::Refusal;
 use crate::request::{Arguments, CallingOperator, Input, Segment};
 
@@ -80,6 +84,60 @@ pub(super) async fn labels(
     .await
 }
 
+pub(super) async fn approve(
+    State(app): State<Arc<App>>,
+    CallingOperator(operator): CallingOperator,
+    Segment(text): Segment<String>,
+) -> Result<Json<NodeInfo>, Refusal> {
+    app.changing(move |app| {
+        let node = find(app, &text)?;
+        match app.catalogue.approve(node, UnixSeconds::now())? {
+            None => return Err(unknown(&text)),
+            Some(Standing::Revoked) => {
+                let message = format!("node {node} was revoked, and cannot be approved: it has to join again");
+                return Err(Refusal::new(ErrorKind::Conflict, message));
+            }
+            Some(Standing::Pending) => tracing::info!(%operator, %node, "node approved"),
+            Some(Standing::Admitted) => {}
+        }
+        described(app, node)
+    })
+    .await
+}
+
+pub(super) async fn revoke(
+    State(app): State<Arc<App>>,
+    CallingOperator(operator): CallingOperator,
+    Input(RevokeRequest { nodes, reason }): Input<RevokeRequest>,
+) -> Result<Json<RevokeAnswer>, Refusal> {
+    if nodes.is_empty() || nodes.len() > REVOKED_PER_REQUEST_MAX {
+        return Err(Refusal::bad(format!(
+            "1 to {REVOKED_PER_REQUEST_MAX} nodes are revoked at a time, not {}",
+            nodes.len()
+        )));
+    }
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(Refusal::bad(format!(
+            "the reason has {} bytes, at most {REASON_BYTES_MAX} are kept",
+            reason.len()
+        )));
+    }
+    app.changing(move |app| {
+        // All or none: who mistypes the third name has not revoked two.
+        let nodes = nodes.iter().map(|text| find(app, text)).collect::<Result<_, _>>()?;
+        let revoked = app.catalogue.revoke(Revocation {
+            nodes,
+            reason: reason.clone(),
+            now: UnixSeconds::now(),
+        })?;
+        for node in &revoked {
+            tracing::warn!(%operator, %node, reason, "node revoked");
+        }
+        Ok(Json(RevokeAnswer { revoked }))
+    })
+    .await
+}
+
 /// Nodes as they are told.
 pub(super) fn infos(nodes: Vec<NodeRecord>) -> Vec<NodeInfo> {
     let now = UnixSeconds::now();
@@ -93,10 +151,16 @@ fn info(node: NodeRecord, now: UnixSeconds) -> NodeInfo {
         facts: node.facts,
         addresses: node.addresses,
         site: node.site,
+        standing: node.standing,
+        reason: Some(node.reason).filter(|reason| !reason.is_empty()),
+        twice: node.twice,
+        fingerprint: fingerprint(&node.key),
         joined: node.joined,
         seen: node.seen,
         // A node that has only joined has not been here as itself.
-        online: !node.version.is_empty() && now.0.saturating_sub(node.seen.0) < ONLINE_SECONDS,
+        online: node.standing.is_admitted()
+            && !node.version.is_empty()
+            && now.0.saturating_sub(node.seen.0) < ONLINE_SECONDS,
         assigned: node.assigned.map(|assigned| ReleaseName {
             configuration: assigned.configuration,
             release: assigned.release,

@@ -10,7 +10,7 @@ use crate::routes;
 use crate::table::Who;
 
 /// A path of the table with something in its braces.
-fn concrete(path: &str) -> String {
+pub(super) fn concrete(path: &str) -> String {
     path.replace("{digest}", &"0".repeat(64))
         .replace("{name}", "web")
         .replace("{node}", "0000000000000000")
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// A client with a certificate for this node and this key that was made at `now`.
-    fn as_node(&self, node: NodeId, key: &str, now: UnixSeconds) -> Client {
+    pub(super) fn as_node(&self, node: NodeId, key: &str, now: UnixSeconds) -> Client {
         let csr = rcgen::CertificateParams::default()
             .serialize_request(&rcgen::KeyPair::from_pem(key).unwrap())
             .unwrap();

@@ -47,6 +47,7 @@ async fn a_token_that_is_wrong_expired_or_used_up_is_refused_and_says_which() {
             uses,
             ttl_seconds,
             labels: Labels::new(),
+            approval: false,
         };
         world
             .operator

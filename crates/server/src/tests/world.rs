@@ -103,10 +103,16 @@ impl World {
     }
 
     pub(super) async fn token(&self, uses: u32, labels: Labels) -> JoinString {
+        self.token_with(uses, labels, false).await
+    }
+
+    /// The same, and its nodes may wait for approval.
+    pub(super) async fn token_with(&self, uses: u32, labels: Labels, approval: bool) -> JoinString {
         let request = TokenRequest {
             uses,
             ttl_seconds: 60,
             labels,
+            approval,
         };
         let answer: TokenAnswer = self.operator.post("/v1/tokens", &request).await.json();
         answer.join.parse().unwrap()
@@ -139,6 +145,8 @@ impl World {
             csr: csr.to_owned(),
             facts: BTreeMap::from([("hostname".parse().unwrap(), "box".to_owned())]),
             labels: Labels::new(),
+            replaces: None,
+            operator: false,
         };
         self.client(None).post("/v1/join", &request).await
     }
@@ -315,7 +323,7 @@ impl Client {
         })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error>> {
+    pub(super) async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(crate::caller::SERVER_NAME)?;
         let tls = TlsConnector::from(self.config.clone()).connect(name, stream).await?;

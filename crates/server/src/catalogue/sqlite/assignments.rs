@@ -118,7 +118,8 @@ pub(super) fn reassign(c: &Connection, scope: Scope, now: UnixSeconds) -> Result
         Scope::Node(node) => (node.0 as i64, node.0 as i64),
     };
     let mut select = c.prepare_cached(
-        "SELECT id, labels, configuration, release, list, sequence, progress FROM nodes WHERE id BETWEEN ? AND ?",
+        "SELECT id, labels, configuration, release, list, sequence, progress FROM nodes
+         WHERE id BETWEEN ? AND ? AND standing = 0",
     )?;
     // All rows are read before one is changed.
     let mut changes = Vec::new();

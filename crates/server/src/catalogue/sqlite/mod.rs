@@ -4,13 +4,16 @@ mod assignments;
 mod content;
 mod database;
 mod nodes;
+mod operators;
 mod reports;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use potluck_model::api::{AudienceKey, Configuration, FleetKey, Labels, Neighbour, Release};
+use potluck_model::api::{AudienceKey, Configuration, Labels, Neighbour, Release, Standing};
+use potluck_model::audit::{AT_THE_SERVER, AuditLog};
 use potluck_model::list::Content;
 use potluck_model::trace::Event;
 use potluck_model::{AudienceName, ConfigurationName, Digest, NodeId, UnixSeconds};
@@ -19,8 +22,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Assigned, AssignmentRecord, Catalogue, CatalogueError, FleetKeys, NewAssignment, NewRelease, NewToken, NodeRecord,
-    PresenceRecord, Published, Redeemed, Redemption, Result, Sweep, Transition, Unassign,
+    Assigned, AssignmentRecord, Catalogue, CatalogueError, FleetKeys, NewAssignment, NewAuditEntry, NewRelease,
+    NewToken, NodeRecord, OperatorRecord, PresenceRecord, Published, Redeemed, RedeemedOperator, Redemption, Result,
+    Revocation, Revoked, Sweep, Transition, Unassign,
 };
 use crate::blobs::{PackId, Stored};
 use crate::gc::Used;
@@ -28,13 +32,28 @@ use crate::site::SiteKey;
 use database::{BUSY_TIMEOUT, Database};
 
 /// The version of the schema that this version writes, and the newest it reads.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// From each version to the next, beginning with version 1. These stay as they are.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // How many bytes the events of each node have.
     "ALTER TABLE nodes ADD COLUMN event_bytes INTEGER NOT NULL DEFAULT 0;
     UPDATE nodes SET event_bytes =
         (SELECT COALESCE(SUM(LENGTH(CAST(event AS BLOB))), 0) FROM events WHERE events.node = nodes.id);",
+    // Who belongs to the fleet, and what operators did.
+    "ALTER TABLE fleet_keys ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tokens ADD COLUMN approval INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tokens ADD COLUMN operator TEXT;
+    ALTER TABLE nodes ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE nodes ADD COLUMN decided INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE nodes ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+    ALTER TABLE nodes ADD COLUMN replaces INTEGER;
+    ALTER TABLE nodes ADD COLUMN twice INTEGER;
+    CREATE INDEX nodes_revoked ON nodes (decided) WHERE standing = 2;
+    CREATE TABLE operators (
+        name TEXT PRIMARY KEY, key BLOB NOT NULL, added INTEGER NOT NULL, removed INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE audit (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, hash BLOB NOT NULL);
+    INSERT INTO settings VALUES ('revocations', 1);",
 ];
 
 /// Sequence numbers are Unix times, but run ahead of the clock while something is assigned more than once a second. By how
@@ -61,7 +80,7 @@ impl SqliteCatalogue {
                     "INSERT INTO audience_keys VALUES (?, ?)",
                     (AudienceName::fleet().as_str(), secret()?),
                 )?;
-                c.execute("INSERT INTO fleet_keys VALUES (1, ?)", (secret()?,))?;
+                c.execute("INSERT INTO fleet_keys VALUES (1, ?, 0)", (secret()?,))?;
             } else {
                 let known = usize::try_from(version - 1).unwrap_or(usize::MAX);
                 for migration in MIGRATIONS.iter().skip(known) {
@@ -104,11 +123,21 @@ impl SqliteCatalogue {
         })
     }
 
-    /// What nodes are assigned counts as assigned anew: they have seen higher sequence numbers than this copy knows.
+    /// What nodes are assigned counts as assigned anew, and who was revoked as revoked anew: nodes have seen higher numbers
+    /// than this copy knows.
     pub(crate) fn renew_sequences(&self, now: UnixSeconds) -> Result<()> {
         self.database.write(move |c| {
             let above = now.0.saturating_add(SEQUENCE_LEAD_MAX) as i64;
             c.execute("UPDATE nodes SET sequence = MAX(sequence + 1, ?)", [above])?;
+            standing::renew_fleet(c, above)?;
+            let entry = NewAuditEntry {
+                operator: AT_THE_SERVER.to_owned(),
+                request: "restored from a backup".to_owned(),
+                body: String::new(),
+                refused: None,
+                now,
+            };
+            operators::append(c, &entry)?;
             bump(c)
         })
     }
@@ -152,7 +181,7 @@ impl Catalogue for SqliteCatalogue {
         self.database.read(|c| setting(c, "change"))
     }
 
-    fn keys(&self) -> Result<FleetKeys> {
+    fn keys(&self, now: UnixSeconds) -> Result<FleetKeys> {
         self.database.read(|c| {
             let hex = |key: [u8; 32]| data_encoding::HEXLOWER.encode(&key);
             let mut audiences = Vec::new();
@@ -164,15 +193,7 @@ impl Catalogue for SqliteCatalogue {
                     key: hex(row.get(1)?),
                 });
             }
-            let mut fleet = Vec::new();
-            let mut statement = c.prepare_cached("SELECT epoch, key FROM fleet_keys ORDER BY epoch DESC LIMIT 4")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                fleet.push(FleetKey {
-                    epoch: row.get(0)?,
-                    key: hex(row.get(1)?),
-                });
-            }
+            let fleet = standing::fleet_keys(c, now)?;
             Ok(FleetKeys { audiences, fleet })
         })
     }
@@ -257,8 +278,50 @@ impl Catalogue for SqliteCatalogue {
         self.database.write(move |c| nodes::redeem(c, &redemption))
     }
 
-    fn key(&self, node: NodeId) -> Result<Option<Digest>> {
-        self.database.read(|c| nodes::key(c, node))
+    fn standing(&self, node: NodeId) -> Result<Option<(Digest, Standing)>> {
+        self.database.read(|c| standing::standing(c, node))
+    }
+
+    fn approve(&self, node: NodeId, now: UnixSeconds) -> Result<Option<Standing>> {
+        self.database.write(move |c| standing::approve(c, node, now))
+    }
+
+    fn revoke(&self, revocation: Revocation) -> Result<Vec<NodeId>> {
+        self.database.write(move |c| standing::revoke(c, &revocation))
+    }
+
+    fn set_twice(&self, node: NodeId, at: UnixSeconds) -> Result<()> {
+        self.database.write(move |c| standing::set_twice(c, node, at))
+    }
+
+    fn operators(&self) -> Result<Vec<OperatorRecord>> {
+        self.database.read(operators::all)
+    }
+
+    fn set_operator(&self, name: &str, key: Digest, now: UnixSeconds) -> Result<()> {
+        let name = name.to_owned();
+        self.database.write(move |c| operators::set(c, &name, &key, now))
+    }
+
+    fn redeem_operator(&self, token: Digest, key: Digest, now: UnixSeconds) -> Result<RedeemedOperator> {
+        self.database.write(move |c| operators::redeem(c, &token, &key, now))
+    }
+
+    fn remove_operator(&self, name: &str, now: UnixSeconds) -> Result<bool> {
+        let name = name.to_owned();
+        self.database.write(move |c| operators::remove(c, &name, now))
+    }
+
+    fn audit(&self, entry: NewAuditEntry) -> Result<u64> {
+        self.database.write(move |c| operators::append(c, &entry))
+    }
+
+    fn audit_log(&self, after: u64, limit: usize) -> Result<AuditLog> {
+        self.database.read(|c| operators::log(c, after, limit))
+    }
+
+    fn revoked(&self, since: UnixSeconds, limit: usize) -> Result<Revoked> {
+        self.database.read(|c| standing::revoked(c, since, limit))
     }
 
     fn node(&self, node: NodeId) -> Result<Option<NodeRecord>> {

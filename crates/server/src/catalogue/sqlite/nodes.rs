@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use potluck_model::api::{Labels, Neighbour};
+use potluck_model::api::{Labels, Neighbour, Standing};
 use potluck_model::assignment::AssignedRelease;
 use potluck_model::{Digest, LabelKey, NodeId, UnixSeconds, ring};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
     NewToken, NodeRecord, PresenceRecord, Redeemed, Redemption, Result, assignments, bump, json, name, optional,
-    setting, to_json,
+    setting, standing, to_json,
 };
 use crate::catalogue::{CatalogueError, NODES_MAX, TOKENS_MAX};
 use crate::progress::Tracker;
@@ -29,40 +29,47 @@ pub(super) fn add_token(c: &Connection, token: &NewToken) -> Result<bool> {
         return Ok(false);
     }
     c.execute(
-        "INSERT INTO tokens VALUES (?, ?, ?, ?)",
+        "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
         (
             token.hash.as_bytes(),
             token.uses,
             token.expires.0 as i64,
             to_json(&token.labels),
+            token.approval,
+            &token.operator,
         ),
     )?;
     Ok(true)
 }
 
 pub(super) fn redeem(c: &Connection, redemption: &Redemption) -> Result<Redeemed> {
-    let token: Option<(u32, i64, String)> = optional(c.query_row(
-        "SELECT uses, expires, labels FROM tokens WHERE hash = ?",
-        [redemption.token.as_bytes()],
+    // The answer to an earlier attempt may have been lost, or the node waits: that outlives the token.
+    let known: Option<(i64, String, i64)> = optional(c.query_row(
+        "SELECT id, labels, standing FROM nodes WHERE key = ? AND token = ?",
+        (redemption.key.as_bytes(), redemption.token.as_bytes()),
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     ))?;
-    let Some((uses, expires, permitted)) = token else {
+    if let Some((id, labels, number)) = known {
+        let node = NodeId(id as u64);
+        return Ok(match standing::of(number)? {
+            Standing::Admitted => Redeemed::Admitted {
+                node,
+                labels: json(&labels)?,
+            },
+            Standing::Pending => Redeemed::Pending { node },
+            Standing::Revoked => Redeemed::Revoked,
+        });
+    }
+    let token: Option<(u32, i64, String, bool)> = optional(c.query_row(
+        "SELECT uses, expires, labels, approval FROM tokens WHERE hash = ? AND operator IS NULL",
+        [redemption.token.as_bytes()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+    ))?;
+    let Some((uses, expires, permitted, approval)) = token else {
         return Ok(Redeemed::Unknown);
     };
     if (expires as u64) < redemption.now.0 {
         return Ok(Redeemed::Expired);
-    }
-    // The answer to an earlier attempt may have been lost.
-    let known: Option<(i64, String)> = optional(c.query_row(
-        "SELECT id, labels FROM nodes WHERE key = ? AND token = ?",
-        (redemption.key.as_bytes(), redemption.token.as_bytes()),
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    ))?;
-    if let Some((id, labels)) = known {
-        return Ok(Redeemed::Admitted {
-            node: NodeId(id as u64),
-            labels: json(&labels)?,
-        });
     }
     if uses == 0 {
         return Ok(Redeemed::UsedUp);
@@ -71,12 +78,17 @@ pub(super) fn redeem(c: &Connection, redemption: &Redemption) -> Result<Redeemed
         return Ok(Redeemed::FleetFull);
     }
     let labels = permit(&json(&permitted)?, &redemption.labels);
-    let node = insert(c, redemption, &labels)?;
+    let waits = approval || redemption.replaces.is_some();
+    let standing = if waits { Standing::Pending } else { Standing::Admitted };
+    let node = insert(c, redemption, &labels, standing)?;
     c.execute("UPDATE settings SET value = value + 1 WHERE name = 'nodes'", [])?;
     c.execute(
         "UPDATE tokens SET uses = uses - 1 WHERE hash = ?",
         [redemption.token.as_bytes()],
     )?;
+    if waits {
+        return Ok(Redeemed::Pending { node });
+    }
     assignments::reassign(c, assignments::Scope::Node(node), redemption.now)?;
     Ok(Redeemed::Admitted { node, labels })
 }
@@ -93,9 +105,10 @@ fn permit(token: &Labels, wished: &Labels) -> Labels {
     token.iter().filter_map(value).collect()
 }
 
-fn insert(c: &Connection, redemption: &Redemption, labels: &Labels) -> Result<NodeId> {
+fn insert(c: &Connection, redemption: &Redemption, labels: &Labels, standing: Standing) -> Result<NodeId> {
     let mut statement = c.prepare_cached(
-        "INSERT OR IGNORE INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, '[]', '', ?7, ?7, ?7, NULL, NULL, NULL, NULL, ?8, 0, 0)",
+        "INSERT OR IGNORE INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, '[]', '', ?7, ?7, ?7, NULL, NULL, NULL, NULL, ?8, 0, 0,
+         ?9, ?7, '', ?10, NULL)",
     )?;
     for id in &redemption.ids {
         let new = statement.execute((
@@ -107,6 +120,8 @@ fn insert(c: &Connection, redemption: &Redemption, labels: &Labels) -> Result<No
             hostname(&redemption.facts),
             redemption.now.0 as i64,
             to_json(&Tracker::assigned(false)),
+            standing::number(standing),
+            redemption.replaces.map(|node| node.0 as i64),
         ))?;
         if new > 0 {
             return Ok(*id);
@@ -121,15 +136,8 @@ fn hostname(facts: &Labels) -> Option<&str> {
 }
 
 const NODE: &str = "id, key, labels, facts, addresses, version, joined, seen, sequence, configuration, release, list,
-    list_size, progress, (SELECT group_concat(site, ', ') FROM sites WHERE node = nodes.id)";
-
-pub(super) fn key(c: &Connection, node: NodeId) -> Result<Option<Digest>> {
-    let key: Option<[u8; 32]> = c
-        .prepare_cached("SELECT key FROM nodes WHERE id = ?")?
-        .query_row([node.0 as i64], |row| row.get(0))
-        .optional()?;
-    Ok(key.map(Digest::from_bytes))
-}
+    list_size, progress, (SELECT group_concat(site, ', ') FROM sites WHERE node = nodes.id),
+    standing, decided, reason, replaces, twice";
 
 pub(super) fn node(c: &Connection, node: NodeId) -> Result<Option<NodeRecord>> {
     let mut statement = c.prepare_cached(&format!("SELECT {NODE} FROM nodes WHERE id = ?"))?;
@@ -171,6 +179,11 @@ fn record(row: &Row<'_>) -> Result<NodeRecord> {
         sequence: row.get::<_, i64>(8)? as u64,
         assigned,
         progress: json::<Tracker>(&row.get::<_, String>(13)?)?.progress,
+        standing: standing::of(row.get(15)?)?,
+        decided: UnixSeconds(row.get::<_, i64>(16)? as u64),
+        reason: row.get(17)?,
+        replaces: row.get::<_, Option<i64>>(18)?.map(|id| NodeId(id as u64)),
+        twice: row.get::<_, Option<i64>>(19)?.map(|at| UnixSeconds(at as u64)),
     })
 }
 

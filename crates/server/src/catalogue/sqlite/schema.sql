@@ -1,13 +1,14 @@
--- Version 2. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
+-- Version 3. Ids and other 64-bit numbers are stored as the signed integers with the same bits.
 
--- Single values: `change`, `halted`, and how many `nodes` there are, releases were `published`, and removals of chunks
+-- Single values: `change`, `halted`, the number of the list of revoked nodes (`revocations`), and how many `nodes` there are, releases were `published`, and removals of chunks
 -- (`sweeps`) there were.
 CREATE TABLE settings (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO settings VALUES ('change', 1), ('halted', 0), ('nodes', 0), ('published', 0), ('sweeps', 0);
+INSERT INTO settings VALUES ('change', 1), ('halted', 0), ('nodes', 0), ('published', 0), ('sweeps', 0),
+    ('revocations', 1);
 
--- Secrets of the fleet: keys of audiences (by name), and keys for datagrams (by epoch).
+-- Secrets of the fleet: keys of audiences (by name), and keys for datagrams (by epoch, and when they were made).
 CREATE TABLE audience_keys (audience TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE fleet_keys (epoch INTEGER PRIMARY KEY, key BLOB NOT NULL);
+CREATE TABLE fleet_keys (epoch INTEGER PRIMARY KEY, key BLOB NOT NULL, made INTEGER NOT NULL DEFAULT 0);
 
 -- `used`: when somebody last uploaded something in it, or was told that something in it is there.
 CREATE TABLE packs (id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, used INTEGER NOT NULL);
@@ -29,8 +30,11 @@ CREATE TABLE assignments (
     made INTEGER NOT NULL, waves TEXT NOT NULL, halted INTEGER NOT NULL
 );
 
-CREATE TABLE tokens (hash BLOB PRIMARY KEY, uses INTEGER NOT NULL, expires INTEGER NOT NULL, labels TEXT NOT NULL)
-    WITHOUT ROWID;
+CREATE TABLE tokens (
+    hash BLOB PRIMARY KEY, uses INTEGER NOT NULL, expires INTEGER NOT NULL, labels TEXT NOT NULL,
+    -- Whether its nodes wait for an operator; the operator that it is for, if it is not for nodes.
+    approval INTEGER NOT NULL DEFAULT 0, operator TEXT
+) WITHOUT ROWID;
 
 CREATE TABLE nodes (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL, token BLOB NOT NULL, labels TEXT NOT NULL, facts TEXT NOT NULL,
@@ -38,8 +42,13 @@ CREATE TABLE nodes (
     -- What it is assigned: set in the transaction that is the cause.
     sequence INTEGER NOT NULL, configuration TEXT, release INTEGER, list BLOB, list_size INTEGER,
     -- From its events.
-    progress TEXT NOT NULL, last_event INTEGER NOT NULL, event_bytes INTEGER NOT NULL DEFAULT 0
+    progress TEXT NOT NULL, last_event INTEGER NOT NULL, event_bytes INTEGER NOT NULL DEFAULT 0,
+    -- Whether it belongs to the fleet: 0 yes, 1 when an operator says so, 2 not any more; when and why that was decided;
+    -- the node whose data directory it had; when its identity was last seen in two places.
+    standing INTEGER NOT NULL DEFAULT 0, decided INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+    replaces INTEGER, twice INTEGER
 );
+CREATE INDEX nodes_revoked ON nodes (decided) WHERE standing = 2;
 CREATE UNIQUE INDEX nodes_by_key ON nodes (key, token);
 CREATE INDEX nodes_by_hostname ON nodes (hostname);
 -- Sites of nodes that have said where they are.
@@ -54,6 +63,13 @@ CREATE TRIGGER site_loses AFTER DELETE ON sites BEGIN
     UPDATE site_sizes SET nodes = nodes - 1 WHERE site = old.site;
     DELETE FROM site_sizes WHERE site = old.site AND nodes = 0;
 END;
+
+-- Operators: by name, with the digest of the key of their credential.
+CREATE TABLE operators (
+    name TEXT PRIMARY KEY, key BLOB NOT NULL, added INTEGER NOT NULL, removed INTEGER
+) WITHOUT ROWID;
+-- What operators did. Each entry holds the hash of the one before.
+CREATE TABLE audit (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, hash BLOB NOT NULL);
 
 CREATE TABLE events (
     node INTEGER NOT NULL, number INTEGER NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, list BLOB,
