@@ -119,7 +119,8 @@ impl Swarm {
             return;
         }
         let outstanding = self.serving.of_peer.get(&node).copied().unwrap_or(0);
-        if outstanding >= REQUESTS_PER_PEER_MAX || self.serving.waiting.len() >= self.config.serving_max * 4 {
+        let full = self.serving.waiting.len() >= self.config.serving_max * 4;
+        if outstanding >= REQUESTS_PER_PEER_MAX || full && !self.displace_for(node) {
             self.decline_busy(node, stream, &wants);
             return;
         }
@@ -143,6 +144,33 @@ impl Swarm {
             until: now + if ready || !coming { QUEUED } else { COMING },
         });
         self.serving.look = true;
+    }
+
+    /// Makes room among what waits for a peer that has less there than another: what that one asked for last is declined.
+    /// So nobody keeps others out by asking for more than his turn.
+    fn displace_for(&mut self, node: NodeId) -> bool {
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for waiting in &self.serving.waiting {
+            *counts.entry(waiting.peer).or_default() += 1;
+        }
+        let own = counts.get(&node).copied().unwrap_or(0);
+        let Some((greediest, _)) = counts
+            .into_iter()
+            .filter(|(_, count)| *count > own + 1)
+            .max_by_key(|(_, count)| *count)
+        else {
+            return false;
+        };
+        let last = self
+            .serving
+            .waiting
+            .iter()
+            .rposition(|waiting| waiting.peer == greediest);
+        if let Some(waiting) = last.and_then(|last| self.serving.waiting.remove(last)) {
+            self.serving.uncount(greediest);
+            self.decline_busy(greediest, waiting.stream, &waiting.wants);
+        }
+        true
     }
 
     /// Whether a want is being fetched.

@@ -69,6 +69,50 @@ fn beyond_the_limit_requests_wait_and_then_others_are_named() {
 }
 
 #[test]
+fn who_fills_the_queue_gives_way_to_who_asks_for_little() {
+    let mut us = Harness::with(|config| config.serving_max = 1);
+    us.hold(&files(&[100]));
+    us.connect(1);
+    us.connect(2);
+    for stream in 1..=6 {
+        get(&mut us, 1, stream, vec![want(1_000)]);
+    }
+    assert_eq!(
+        declined(&us).len(),
+        1,
+        "one is being sent, four wait, and there is no room for the sixth"
+    );
+    us.out.clear();
+    get(&mut us, 2, 1, vec![want(1_000)]);
+    get(&mut us, 2, 2, vec![want(1_000)]);
+    let to: Vec<(NodeId, u32)> = us
+        .out
+        .iter()
+        .filter_map(|action| match action {
+            Action::Decline { peer, stream, .. } => Some((*peer, *stream)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        to,
+        [(NodeId(1), 5), (NodeId(1), 4)],
+        "what the greedy one asked for last"
+    );
+    us.out.clear();
+    get(&mut us, 2, 3, vec![want(1_000)]);
+    assert_eq!(declined(&us).len(), 1, "they have equally much now");
+    for stream in 1..=3 {
+        us.give(Input::Served {
+            peer: NodeId(1),
+            stream,
+            bytes: 100,
+        });
+    }
+    let served = us.count(|action| matches!(action, Action::Serve { peer: NodeId(2), .. }));
+    assert!(served > 0, "its turn comes");
+}
+
+#[test]
 fn what_is_on_its_way_here_is_waited_for_and_served() {
     let mut us = Harness::new();
     us.want(&files(&[100]));
