@@ -136,7 +136,7 @@ fn an_idle_node_takes_what_a_busy_owner_has_not_begun_and_nothing_that_it_has() 
     let mut own = fetch_own_share(&mut us);
     let before = own.len();
     assert!(before < 61);
-    for nonce in 0..30 {
+    for nonce in 0..15 {
         us.pass(millis(100));
         us.message(1, Message::Pong { nonce });
         own.extend(fetch_own_share(&mut us));
