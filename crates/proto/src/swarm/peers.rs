@@ -81,6 +81,8 @@ pub(super) struct Peer {
     pub(super) knocked: Option<Time>,
     pub(super) distance: Distance,
     pub(super) busy: u32,
+    /// Since when it only says that it is busy.
+    pub(super) busy_since: Option<Time>,
     /// Transfers from it.
     pub(super) transfers: usize,
     /// Bytes last came from it.
@@ -147,6 +149,7 @@ impl Peer {
             knocked: None,
             distance: Distance::default(),
             busy: 0,
+            busy_since: None,
             transfers: 0,
             delivered: now,
             meter: Meter::default(),

@@ -22,6 +22,8 @@ const PEER_RATE_MIN: u64 = 64 << 10;
 /// How long a busy peer is left alone.
 const BUSY: Duration = Duration::from_millis(60);
 const BUSY_MAX: Duration = Duration::from_secs(1);
+/// How long a peer may say that it is busy and give nothing at all.
+const BUSY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the origin is left alone after a failure, at first and at most.
 const ORIGIN_BACKOFF: Duration = Duration::from_millis(200);
 const ORIGIN_BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -152,6 +154,7 @@ impl Swarm {
                 if let Some(peer) = self.peers.table.get_mut(&node) {
                     peer.delivered = now;
                     peer.used = now;
+                    peer.busy_since = None;
                     peer.meter.count(now, bytes);
                 }
             }
@@ -253,14 +256,21 @@ impl Swarm {
         match end {
             TransferEnd::Busy { instead, retry_after } => {
                 let jitter = Duration::from_millis(self.random.below(40));
+                let mut barren = false;
                 if let Some(peer) = self.peers.table.get_mut(&node) {
                     peer.busy += 1;
+                    barren = now.since(*peer.busy_since.get_or_insert(now)) >= BUSY_PATIENCE;
                     peer.rest_until = now + retry_after.unwrap_or_else(|| backoff(peer.busy, BUSY, BUSY_MAX)) + jitter;
                 }
                 for other in instead.into_iter().take(crate::message::INSTEAD_MAX) {
                     self.hint(other, transfer);
                 }
                 self.dial_soon(now);
+                if barren {
+                    // Whoever has something else to do for ever is as good as one that has nothing.
+                    self.blame(node, left);
+                    self.source_failed(now, node, "was busy for 5 s and gave nothing", Duration::ZERO);
+                }
             }
             TransferEnd::Missing(indices) => {
                 let lied: Vec<ItemIx> = indices

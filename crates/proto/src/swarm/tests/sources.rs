@@ -106,6 +106,30 @@ fn a_busy_peer_is_asked_again_and_the_origin_is_not() {
 }
 
 #[test]
+fn a_peer_that_is_busy_for_ever_does_not_keep_anything_from_the_origin() {
+    let mut us = Harness::among(&[]);
+    us.want(&files(&[100]));
+    us.holder(1, Runs::all(1));
+    let mut sources = BTreeSet::new();
+    for _ in 0..40 {
+        for fetch in us.fetches() {
+            sources.insert(fetch.source);
+            if fetch.source == Source::Peer(NodeId(1)) {
+                us.end(
+                    &fetch,
+                    TransferEnd::Busy {
+                        instead: vec![],
+                        retry_after: None,
+                    },
+                );
+            }
+        }
+        us.pass(millis(200));
+    }
+    assert!(sources.contains(&Source::Origin), "{sources:?}");
+}
+
+#[test]
 fn a_busy_origin_is_left_alone_for_as_long_as_it_asks_and_a_random_while_more() {
     let mut us = Harness::new();
     us.want(&files(&[100]));
