@@ -5,10 +5,13 @@ check:
 # What takes longer: many seeds, larger fleets.
 long: build
     PROPTEST_CASES=10000 cargo test --locked -p potluck-model -p potluck-proto -p potluck-net -p potluck-server -p potluck-store
-    for seed in $(seq 1 50); do for scenario in cold warm lossy faulty; do \
-        target/release/sim --nodes 200 --seed $seed --scenario $scenario || exit 1; \
+    for seed in $(seq 1 50); do for scenario in cold warm lossy faulty churn crashes partition outage sybils flood mixed; do \
+        target/release/sim --nodes 60 --payload-mib 32 --seed $seed --scenario $scenario || exit 1; \
     done; done
-    target/release/sim --nodes 1000 --seed 1 --scenario cold
+    for seed in $(seq 51 500); do \
+        target/release/sim --nodes 20 --payload-mib 8 --small 60 --seed $seed --scenario mixed || exit 1; \
+    done
+    target/release/sim --table --payload-mib 1024
     tests/netns/run --large --binary target/release/potluck
 
 build:
