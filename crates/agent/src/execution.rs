@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use potluck_model::Digest;
+use potluck_model::api::ReleaseTrust;
 use potluck_model::assignment::{Assignment, Signed};
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_provision::{Executor, Job, Machine, Position, Tail};
@@ -87,6 +88,8 @@ pub(crate) struct Prospect {
     pub(crate) store: Store,
     pub(crate) joined: Joined,
     pub(crate) assignment: Signed<Assignment>,
+    /// What publishers have signed.
+    pub(crate) trust: Option<ReleaseTrust>,
     pub(crate) list: Digest,
     /// Contents of one chunk that are there already.
     pub(crate) held: Vec<Digest>,
@@ -359,6 +362,7 @@ impl Run {
             root_digest: prospect.joined.root.digest(),
             node: prospect.joined.node,
             assignment: prospect.assignment.clone(),
+            trust: prospect.trust.clone(),
             list: list.ok_or_else(|| gone(&prospect.list))?,
             contents: contents?,
             machine_root: self.root.clone(),

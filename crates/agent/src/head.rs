@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use potluck_model::api::{ErrorKind, Events, HeadQuery, Labels, POLL_SECONDS_MAX, Presence};
+use potluck_model::Digest;
+use potluck_model::api::{ErrorKind, Events, HeadQuery, Labels, POLL_SECONDS_MAX, Presence, ReleaseTrust};
 use potluck_model::revocations::Edition;
 use potluck_model::trace::{Cause, What};
 use potluck_net::api::{ApiFault, Client};
 use potluck_net::watch::{Change, Watcher};
+use potluck_trust::{Role, Signed, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -94,6 +96,7 @@ impl HeadTask {
     async fn follow(&self, first: Cause, outage: &mut Outage) -> Option<ApiFault> {
         let mut cause = first;
         let mut cursor = 0;
+        let mut targets = None;
         self.outbox.record(None, What::ListRequested { cause });
         loop {
             let wait = if cause == Cause::Notified { POLL_SECONDS_MAX } else { 0 };
@@ -108,10 +111,15 @@ impl HeadTask {
                 revocations: *self.edition.borrow(),
                 instance: self.instance,
             };
-            let head = match self.client.head(&query).await {
+            let mut head = match self.client.head(&query).await {
                 Ok(head) => head,
                 Err(fault) => return Some(fault),
             };
+            if let Some(trust) = &mut head.trust
+                && let Err(fault) = self.fetch_targets(trust, &mut targets).await
+            {
+                return Some(fault);
+            }
             outage.ended();
             if cause == Cause::Notified && head.cursor != cursor {
                 self.outbox.record(None, What::ListRequested { cause });
@@ -132,6 +140,23 @@ impl HeadTask {
         }
     }
 
+    /// Adds the targets that the snapshot names. Whether they are to be believed is for the executing process to find out.
+    async fn fetch_targets(
+        &self,
+        trust: &mut ReleaseTrust,
+        known: &mut Option<(Digest, String)>,
+    ) -> Result<(), ApiFault> {
+        let Some((digest, size)) = named_targets(&trust.snapshot) else {
+            return Ok(());
+        };
+        if known.as_ref().is_none_or(|(known, _)| *known != digest) {
+            let bytes = self.client.content(&digest, size).await?;
+            *known = String::from_utf8(bytes.to_vec()).ok().map(|text| (digest, text));
+        }
+        trust.targets = known.as_ref().map(|(_, text)| text.clone());
+        Ok(())
+    }
+
     fn presence(&self) -> Presence {
         let addresses = potluck_net::watch::addresses(self.bind);
         Presence {
@@ -148,6 +173,14 @@ impl HeadTask {
                 .collect(),
         }
     }
+}
+
+/// Digest and bytes of the targets that a snapshot names, if it can be read.
+fn named_targets(snapshot: &str) -> Option<(Digest, usize)> {
+    let snapshot = Signed::<Snapshot>::from_bytes(snapshot.as_bytes()).ok()?;
+    let targets = snapshot.document.targets();
+    let size = usize::try_from(targets.bytes_max(Role::Targets)).ok()?;
+    Some((targets.blake3?, size))
 }
 
 /// Sends events as they come; ends when the driver is gone.

@@ -98,6 +98,9 @@ pub struct Head {
     /// The name of this node's site in the operator's site map, if it is in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// What publishers have signed. Absent in fleets that were made before releases were signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<ReleaseTrust>,
     /// No step may start.
     pub halted: bool,
     /// The server's clock.
@@ -108,6 +111,20 @@ pub struct Head {
     /// The end of the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Checkpoint>,
+}
+
+/// Metadata of The Update Framework, each file as it was signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ReleaseTrust {
+    /// `1.root.json`, `2.root.json`, and so on.
+    pub roots: Vec<String>,
+    /// `timestamp.json`.
+    pub timestamp: String,
+    /// `snapshot.json`. Its `x-blake3` names the targets, which are content (`GET /v1/content/DIGEST`).
+    pub snapshot: String,
+    /// `targets.json`. The server leaves it out; a node adds it when it has fetched it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<String>,
 }
 
 /// The key of an audience: from it identifiers in datagrams are derived, and with it nodes prove that they belong.

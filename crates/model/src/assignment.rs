@@ -72,6 +72,10 @@ pub struct Root {
     pub keys: BTreeMap<String, String>,
     /// Ids of the keys of which one signs assignments.
     pub assignment_keys: Vec<String>,
+    /// Digest of version 1 of the publishers' root (The Update Framework). Without it, as in fleets that were made before
+    /// releases were signed, whatever is assigned may be executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub releases: Option<Digest>,
 }
 
 /// The one value of `_type` of a root.
@@ -195,6 +199,16 @@ impl Root {
             version: 1,
             keys: BTreeMap::from([(key.id(), key.public())]),
             assignment_keys: vec![key.id()],
+            releases: None,
+        }
+    }
+
+    /// The same, for a fleet that executes only what publishers have signed.
+    #[must_use]
+    pub fn with_releases(self, root: Digest) -> Self {
+        Self {
+            releases: Some(root),
+            ..self
         }
     }
 
@@ -294,6 +308,20 @@ mod tests {
         assert_eq!(
             String::from_utf8(canonical::to_bytes(&sample())).unwrap(),
             r#"{"_type":"assignment","expires":2000,"format":1,"issued":1000,"node":"0000000000000001","release":{"configuration":"web","list":"0ffec6f74130be3227428d6017134054844b3119d901860a36dfb786940a9fa6","list_size":4,"release":3},"sequence":5}"#
+        );
+    }
+
+    #[test]
+    fn a_root_without_publishers_has_the_digest_that_it_always_had() {
+        let key = SigningKey::from_pkcs8(&SigningKey::generate()).unwrap();
+        let root = Root::first(&key);
+        let text = serde_json::to_string(&root).unwrap();
+        assert!(!text.contains("releases"), "{text}");
+        let with = root.clone().with_releases(Digest::of(b"1.root.json"));
+        assert_ne!(with.digest(), root.digest());
+        assert_eq!(
+            serde_json::from_str::<Root>(&serde_json::to_string(&with).unwrap()).unwrap(),
+            with
         );
     }
 

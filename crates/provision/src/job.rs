@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 
+use potluck_model::api::ReleaseTrust;
 use potluck_model::assignment::{Assignment, Root, Signed};
 use potluck_model::{Digest, Location, NodeId};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Job {
     pub node: NodeId,
     /// What is assigned to it.
     pub assignment: Signed<Assignment>,
+    /// What publishers have signed, where the root demands it.
+    #[serde(default)]
+    pub trust: Option<ReleaseTrust>,
     /// Where the list lies.
     pub list: Location,
     /// Where the contents lie that this machine needs (see `usable`), but for those that were told of before.

@@ -207,7 +207,8 @@ pub(crate) fn verify(
     job: &Job,
     prepared: Option<Prepared>,
 ) -> Result<(List, Option<stage::Stage>), (Option<Digest>, RunError)> {
-    let release = trust::admit(dir, job, UnixSeconds::now()).map_err(|error| (None, error.into()))?;
+    let admitted = trust::admit(dir, job, UnixSeconds::now()).map_err(|error| (None, error.into()))?;
+    let release = admitted.release;
     if let Some(prepared) = prepared.filter(|prepared| prepared.digest == release.list) {
         return Ok((prepared.list, prepared.stage));
     }
@@ -219,6 +220,10 @@ pub(crate) fn verify(
             "the bytes in the store ({}) are not those that are assigned",
             job.list.path.display()
         )));
+    }
+    if let Some(target) = &admitted.target {
+        let path = potluck_trust::target_path(&release.configuration, release.release);
+        target.check(&path, &bytes).map_err(|fault| about(fault.to_string()))?;
     }
     let list = List::from_bytes(&bytes).map_err(|error: ListError| about(error.to_string()))?;
     if list.configuration != release.configuration || list.release != release.release {

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use potluck_model::assignment::{AssignedRelease, TrustError};
 use potluck_model::{Digest, NodeId, UnixSeconds};
+use potluck_trust::Target;
 use serde::{Deserialize, Serialize};
 
 use crate::file;
 use crate::job::Job;
+use crate::releases::{self, ReleasesError};
 
 /// The version of `trust.json` that this version writes and reads.
 pub const TRUST_FORMAT: u32 = 1;
@@ -61,6 +63,9 @@ pub enum RefusedError {
         /// The list that it names now.
         offered: Digest,
     },
+    /// No publisher has signed it, or what publishers say cannot be believed.
+    #[error(transparent)]
+    Releases(#[from] ReleasesError),
     /// Nothing is assigned, so nothing can be executed.
     #[error("the assignment names no release: there is nothing to execute")]
     Unassigned,
@@ -93,8 +98,18 @@ struct Trust {
     list: Digest,
 }
 
+/// What may be executed.
+#[derive(Debug)]
+pub(crate) struct Admitted<'a> {
+    /// As it is assigned.
+    pub(crate) release: &'a AssignedRelease,
+    /// As a publisher signed it. Absent where the root demands none, or where this list was admitted before and the metadata
+    /// of today cannot be believed.
+    pub(crate) target: Option<Target>,
+}
+
 /// Verifies what a job says of itself, and notes it (synced) before anything is done with it.
-pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<&'a AssignedRelease, RefusedError> {
+pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Admitted<'a>, RefusedError> {
     let path = dir.join("trust.json");
     let known = read(&path)?;
     let found = job.root.digest();
@@ -134,6 +149,20 @@ pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<&'
         Some(_) => {}
         None => assignment.adoptable(now)?,
     }
+    let target = match job.root.releases {
+        None => None,
+        Some(pinned) => match releases::permitted(dir, pinned, job, release, now) {
+            Ok(target) => Some(target),
+            Err(error) => {
+                // What was adopted stays in force, whatever the metadata of today is like.
+                let adopted = known.as_ref().is_some_and(|known| known.list == release.list);
+                if !adopted || error.is_narrowed() {
+                    return Err(error.into());
+                }
+                None
+            }
+        },
+    };
     let trust = Trust {
         format: TRUST_FORMAT,
         root: found,
@@ -147,7 +176,7 @@ pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<&'
             .and_then(|bytes| file::replace(&path, &bytes))
             .map_err(|source| RefusedError::Io { path, source })?;
     }
-    Ok(release)
+    Ok(Admitted { release, target })
 }
 
 fn read(path: &Path) -> Result<Option<Trust>, RefusedError> {
@@ -209,6 +238,7 @@ mod tests {
                     list_size: list.len() as u64,
                 }),
             }),
+            trust: None,
             list: Location {
                 path: "/nowhere".into(),
                 offset: 0,

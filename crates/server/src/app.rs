@@ -16,6 +16,7 @@ use crate::blobs::Blobs;
 use crate::catalogue::{Catalogue, CatalogueError, Revoked};
 use crate::instances::Instances;
 use crate::refusal::Refusal;
+use crate::signing::Signing;
 use crate::site::SiteMap;
 
 /// Operations on the database or the disk at the same time; more wait for their turn.
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub(crate) blobs: Arc<dyn Blobs>,
     /// Certificates and assignments.
     pub(crate) authority: Authority,
+    /// What publishers have signed. None in a fleet that was made before releases were signed.
+    pub(crate) signing: Option<Signing>,
     /// `HOST:PORT` for join strings.
     pub(crate) advertised: Vec<String>,
     /// KiB of content between disk and network.
@@ -71,6 +74,7 @@ impl App {
         catalogue: Arc<dyn Catalogue>,
         blobs: Arc<dyn Blobs>,
         authority: Authority,
+        signing: Option<Signing>,
         advertised: Vec<String>,
         upkeep: PathBuf,
         downloads_max: usize,
@@ -81,6 +85,7 @@ impl App {
             catalogue,
             blobs,
             authority,
+            signing,
             advertised,
             outgoing: Arc::new(Semaphore::new(OUTGOING_KIB_MAX)),
             uploads: Semaphore::new(UPLOADS_MAX),

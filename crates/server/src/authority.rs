@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use crate::caller::{NODE_SUFFIX, OPERATOR_SUFFIX, Presented, SERVER_NAME};
-use crate::{ServerError, data};
+use crate::{ServerError, data, signing};
 
 const SERVER_DAYS: u64 = 90;
 const OPERATOR_DAYS: u64 = 365;
@@ -269,7 +269,8 @@ fn open_root(path: &Path, key: &SigningKey) -> Result<Root, ServerError> {
         }
         return Ok(root);
     }
-    let root = Root::first(key);
+    let releases = signing::first_root(path.parent().unwrap_or(path))?;
+    let root = Root::first(key).with_releases(releases);
     let text = serde_json::to_vec_pretty(&root).expect("a root is plain data");
     data::replace(path, &text)?;
     Ok(root)

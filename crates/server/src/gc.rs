@@ -154,11 +154,23 @@ fn sweep(
     Ok(true)
 }
 
+/// Says that a list of a release cannot be used.
+pub(crate) fn unreadable_list(digest: &Digest) -> GcError {
+    GcError::Unreadable {
+        what: "list",
+        digest: *digest,
+    }
+}
+
+/// The bytes of a list that a release has.
+pub(crate) fn list_bytes(catalogue: &dyn Catalogue, blobs: &dyn Blobs, digest: &Digest) -> Result<Vec<u8>, GcError> {
+    read(catalogue, blobs, digest)?.ok_or_else(|| unreadable_list(digest))
+}
+
 /// Adds what a list names, and itself.
 fn mark(catalogue: &dyn Catalogue, blobs: &dyn Blobs, digest: &Digest, used: &mut Used) -> Result<(), GcError> {
-    let unreadable = |what| GcError::Unreadable { what, digest: *digest };
-    let bytes = read(catalogue, blobs, digest)?.ok_or_else(|| unreadable("list"))?;
-    let list = List::from_bytes(&bytes).map_err(|_| unreadable("list"))?;
+    let bytes = list_bytes(catalogue, blobs, digest)?;
+    let list = List::from_bytes(&bytes).map_err(|_| unreadable_list(digest))?;
     used.insert(digest);
     for content in list.contents() {
         used.insert(&content.digest);

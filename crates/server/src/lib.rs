@@ -25,6 +25,7 @@ mod request;
 mod room;
 mod routes;
 mod server;
+mod signing;
 mod site;
 mod stored;
 mod table;

@@ -17,6 +17,7 @@ use crate::catalogue::{Catalogue, SqliteCatalogue};
 use crate::config::{NODE_CERTIFICATE_LIVES, OFFLINE_GRACE_MIN, advertised, host};
 use crate::data::DataDir;
 use crate::listener::{Certificate, Listener, tls_config};
+use crate::signing::{Signing, SigningError};
 use crate::site::SiteMap;
 use crate::{ServerConfig, ServerError, routes, table};
 
@@ -64,7 +65,7 @@ impl RunningServer {
             )));
         }
         let open = tokio::task::spawn_blocking(move || open(&path, life));
-        let (data, authority, catalogue, blobs) =
+        let (data, authority, signing, catalogue, blobs) =
             open.await.map_err(|fault| ServerError::Config(fault.to_string()))??;
         let socket = bind(config.listen)?;
         let address = socket.local_addr().map_err(|source| ServerError::Listen {
@@ -87,6 +88,7 @@ impl RunningServer {
             catalogue,
             blobs,
             authority,
+            signing,
             advertised.clone(),
             data.upkeep(),
             config.downloads_max,
@@ -136,7 +138,13 @@ pub async fn run(config: ServerConfig, shutdown: impl Future<Output = ()> + Send
     Ok(())
 }
 
-type Opened = (Arc<DataDir>, Authority, Arc<dyn Catalogue>, Arc<dyn Blobs>);
+type Opened = (
+    Arc<DataDir>,
+    Authority,
+    Option<Signing>,
+    Arc<dyn Catalogue>,
+    Arc<dyn Blobs>,
+);
 
 fn open(path: &std::path::Path, life: Duration) -> Result<Opened, ServerError> {
     let data = DataDir::open(path)?;
@@ -151,7 +159,20 @@ fn open(path: &std::path::Path, life: Duration) -> Result<Opened, ServerError> {
             Err(fault) => tracing::warn!(%pack, "a pack that nobody knows was left alone: {fault}"),
         }
     }
-    Ok((Arc::new(data), authority, Arc::new(catalogue), Arc::new(blobs)))
+    let signing = match authority.root().releases {
+        Some(_) => Some(Signing::open(&data.keys())?),
+        None => None,
+    };
+    if let Some(signing) = &signing {
+        signing
+            .turn()
+            .reconcile(&catalogue, &blobs, true)
+            .map_err(|fault| match fault {
+                SigningError::Data(fault) => fault,
+                other => ServerError::Config(other.to_string()),
+            })?;
+    }
+    Ok((Arc::new(data), authority, signing, Arc::new(catalogue), Arc::new(blobs)))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {

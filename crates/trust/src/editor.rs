@@ -163,6 +163,13 @@ impl TargetsEditor {
         self
     }
 
+    /// Gives it a higher version than the next one, if that is lower: for targets that a server signs by itself.
+    pub fn at_least(&mut self, version: u64) -> &mut Self {
+        let common = self.0.common_mut();
+        common.version = common.version.max(version);
+        self
+    }
+
     /// Removes all that `keep` does not want.
     pub fn prune(&mut self, mut keep: impl FnMut(&str) -> bool) -> &mut Self {
         self.0.targets.retain(|path, _| keep(path));

@@ -12,6 +12,7 @@ mod editor;
 mod fault;
 mod key;
 mod metadata;
+mod permission;
 mod trusted;
 
 pub use client::{Client, ClientError, ROOTS_PER_REFRESH_MAX, Source};
@@ -23,4 +24,5 @@ pub use metadata::{
     SNAPSHOT_BYTES_MAX, SPEC_VERSION, Signed, Snapshot, TARGETS_BYTES_MAX, TARGETS_MAX, TIMESTAMP_BYTES_MAX, Target,
     Targets, Timestamp,
 };
+pub use permission::{ONLY_NODES_MAX, Permission, target_path};
 pub use trusted::{Trusted, Update};

@@ -115,6 +115,7 @@ impl Driver {
             store: self.tools.store.clone(),
             joined: self.tools.joined.clone(),
             assignment: head.assignment.clone(),
+            trust: head.trust.clone(),
             list,
             held,
         }

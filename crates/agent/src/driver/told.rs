@@ -60,6 +60,7 @@ impl Driver {
             // Without the floor on disk an older assignment could be passed off as new after a restart.
             return self.trouble(format!("the server's assignment is not adopted: {error}"));
         }
+        let signed_anew = self.head.as_ref().is_some_and(|before| before.trust != head.trust);
         self.compare_clocks(head.time);
         self.enter_network(head.site.as_deref());
         self.adopt(head);
@@ -77,6 +78,11 @@ impl Driver {
             self.designation_known = true;
             self.designate(assignment.release);
         } else {
+            if signed_anew && self.last_run.as_ref().is_some_and(|(_, run)| run.is_err()) {
+                // What was refused may be permitted now.
+                self.last_run = None;
+                self.execute_if_ready();
+            }
             self.resume_if_halted();
         }
     }

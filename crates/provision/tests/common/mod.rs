@@ -115,6 +115,7 @@ impl Node {
                     list_size: bytes.len() as u64,
                 }),
             }),
+            trust: None,
             list: at(digest).unwrap().1,
             contents: list
                 .contents()

@@ -161,6 +161,11 @@ fn answer(app: &App, essence: Essence, known: Edition) -> Result<Head, Refusal> 
             neighbours.push(other);
         }
     }
+    // After the assignment was read: what is assigned has been signed by now.
+    let trust = match &app.signing {
+        Some(signing) => signing.turn().told(now)?,
+        None => None,
+    };
     let edition = Edition {
         number: essence.revoked.number,
         issued: now,
@@ -183,6 +188,7 @@ fn answer(app: &App, essence: Essence, known: Edition) -> Result<Head, Refusal> 
         neighbours,
         population: app.catalogue.population(node)?,
         site: site::name(&sites),
+        trust,
         halted: essence.halted,
         time: now,
         revocations,

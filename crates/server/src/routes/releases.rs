@@ -14,6 +14,7 @@ use crate::catalogue::{NewRelease, Published};
 use crate::near::near;
 use crate::refusal::Refusal;
 use crate::request::{CallingOperator, Input, Segment};
+use crate::signing::Signing;
 use crate::stored::whole_chunk;
 
 /// Missing contents that are named; of more, the number.
@@ -33,9 +34,16 @@ pub(super) async fn publish(
         .changing(move |app| {
             for _ in 0..CHECKS_MAX {
                 let new = check(app, &name, &request.list)?;
+                // Until it is signed, no node hears of it.
+                let mut turn = app.signing.as_ref().map(Signing::turn);
                 match app.catalogue.publish(new)? {
                     Published::Swept => {}
-                    published => return Ok(published),
+                    published => {
+                        if let Some(turn) = &mut turn {
+                            turn.reconcile(app.catalogue.as_ref(), app.blobs.as_ref(), false)?;
+                        }
+                        return Ok(published);
+                    }
                 }
             }
             Ok(Published::Swept)

@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::{assignments, nodes};
 use crate::app::App;
 use crate::refusal::Refusal;
+use crate::signing::Signing;
 
-/// Who decides what may be executed. A first run needs no ceremony, and says what that means.
-const TRUST: &str =
-    "The keys that decide what nodes execute are on this server: whoever controls the server controls the fleet.";
+/// Who decides what may be executed in a fleet that was made before releases were signed.
+const TRUST: &str = "This fleet was made before releases were signed: whoever controls the server controls the fleet.";
 
 /// `GET /v1/health`.
 #[derive(Serialize, JsonSchema)]
@@ -44,7 +44,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, 
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: UnixSeconds::now(),
             halted: app.catalogue.halted()?,
-            trust: TRUST.to_owned(),
+            trust: app.signing.as_ref().map_or(TRUST, Signing::sentence).to_owned(),
             assignments: assignments::infos(app, &records)?,
             nodes: nodes::infos(records),
             stored_bytes: app.catalogue.stored_bytes()?,
