@@ -23,7 +23,7 @@ pub enum ReleasesError {
     )]
     Root(Digest),
     /// The metadata, or what it says. The word in brackets is its kind (docs/trust.md).
-    #[error("[{}] {0}", .0.kind())]
+    #[error("[{kind}] {0}", kind = .0.kind())]
     Fault(#[from] Fault),
     /// What is believed cannot be kept.
     #[error("{0}")]
@@ -261,7 +261,6 @@ mod tests {
         fleet.publish(1, b"good", |_| {});
         let good = fleet.job(1, 1, b"good");
         let whole = serde_json::to_string(good.trust.as_ref().unwrap()).unwrap();
-        let evil = Digest::of(b"evil").to_string();
         let mut tried = 0;
         for at in (0..whole.len()).step_by((whole.len() / 1_000).max(1)) {
             let mut bytes = whole.clone().into_bytes();
@@ -280,7 +279,6 @@ mod tests {
             tried += 1;
         }
         assert!(tried > 500, "{tried}");
-        assert!(!whole.contains(&evil));
     }
 
     fn job_release(job: &Job) -> &AssignedRelease {

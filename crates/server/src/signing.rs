@@ -175,7 +175,7 @@ impl Turn<'_> {
             let kept: BTreeSet<&str> = lists.iter().filter_map(|list| signed.get(list).copied()).collect();
             let gone = signed.len() > kept.len();
             editor.at_least(now.0).prune(|path| kept.contains(path));
-            let new: Vec<&Digest> = lists.iter().filter(|list| !signed.contains_key(list)).collect();
+            let new: Vec<&Digest> = lists.iter().filter(|list| !signed.contains_key(*list)).collect();
             for digest in &new {
                 let bytes = gc::list_bytes(catalogue, blobs, digest)?;
                 let list = List::from_bytes(&bytes).map_err(|_| gc::unreadable_list(digest))?;
