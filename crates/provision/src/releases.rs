@@ -289,12 +289,12 @@ mod tests {
     fn what_publishers_narrowed_stays_narrow() {
         let mut fleet = Fleet::new();
         fleet.publish(1, b"one", |permission| {
-            permission.only = Some(BTreeSet::from([NodeId(2)]))
+            permission.only = Some(BTreeSet::from([NodeId(2)]));
         });
         let job = fleet.job(1, 1, b"one");
         assert_eq!(kind(fleet.admit(&job)), "narrowed");
         fleet.publish(2, b"two", |permission| {
-            permission.only = Some(BTreeSet::from([NodeId(1), NodeId(2)]))
+            permission.only = Some(BTreeSet::from([NodeId(1), NodeId(2)]));
         });
         let job = fleet.job(2, 2, b"two");
         assert!(fleet.admit(&job).unwrap());

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use potluck_model::api::ReleaseTrust;
@@ -63,7 +63,11 @@ pub(crate) fn first_root(keys: &Path) -> Result<Digest, ServerError> {
 pub(crate) struct Signing {
     keys: PathBuf,
     state: Mutex<State>,
+    sent: Arc<Mutex<Sent>>,
 }
+
+/// The targets as they are sent, and their digest. Apart from the rest: who asks for them does not wait for who signs.
+type Sent = Option<(Digest, Bytes)>;
 
 struct State {
     roots: Vec<String>,
@@ -71,8 +75,7 @@ struct State {
     targets: Option<Signed<Targets>>,
     snapshot: Option<Signed<Snapshot>>,
     timestamp: Option<Signed<Timestamp>>,
-    /// `targets` as it is sent, and its digest.
-    sent: Option<(Digest, Bytes)>,
+    sent: Arc<Mutex<Sent>>,
 }
 
 /// Nobody else signs, or reads what is signed, while this lives: a release and its signature become visible together.
@@ -103,18 +106,20 @@ impl Signing {
                 }
             }
         }
-        let mut state = State {
+        let sent = Arc::default();
+        let state = State {
             roots,
             held,
             targets: read(keys)?,
             snapshot: read(keys)?,
             timestamp: read(keys)?,
-            sent: None,
+            sent: Arc::clone(&sent),
         };
         state.note_sent();
         Ok(Self {
             keys: keys.to_owned(),
             state: Mutex::new(state),
+            sent,
         })
     }
 
@@ -128,8 +133,8 @@ impl Signing {
 
     /// The targets, if this is their digest.
     pub(crate) fn content(&self, digest: &Digest) -> Option<Bytes> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, bytes) = state.sent.as_ref()?;
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, bytes) = sent.as_ref()?;
         (known == digest).then(|| bytes.clone())
     }
 
@@ -144,11 +149,12 @@ impl Signing {
 }
 
 impl State {
-    fn note_sent(&mut self) {
-        self.sent = self.targets.as_ref().map(|targets| {
+    fn note_sent(&self) {
+        let sent = self.targets.as_ref().map(|targets| {
             let bytes = targets.to_bytes();
             (Digest::of(&bytes), Bytes::from(bytes))
         });
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = sent;
     }
 }
 
