@@ -698,7 +698,7 @@ fn limits_that_cannot_be_kept_are_said_and_memory_is_kept() {
 #[test]
 fn a_step_runs_as_the_user_that_it_names() {
     let bench = accounts();
-    bench.write("passwd", "app:x:4242:4243::/home/app:/bin/sh\n");
+    bench.write("passwd", "app:x:4242:4243::/srv/app:/bin/sh\n");
     let list = bench
         .node
         .release(1)
@@ -713,7 +713,7 @@ fn a_step_runs_as_the_user_that_it_names() {
     let report = bench.execute(&list);
     if rustix::process::geteuid().is_root() {
         assert_eq!(report.outcome("who"), Changed, "{}", report.message("who"));
-        assert_eq!(report.output("who")[0], "/home/app app");
+        assert_eq!(report.output("who")[0], "/srv/app app");
         let call = bench
             .calls()
             .into_iter()
