@@ -92,7 +92,7 @@ fn environment(text: &str) -> Result<Environment<'_>, TemplateError> {
 fn explain(error: &minijinja::Error) -> TemplateError {
     let what = match error.kind() {
         ErrorKind::UndefinedError => {
-            "something in it is not defined: vars of the configuration, facts, node, configuration and release are"
+            "a name in it is not defined; what is: each name in [vars], by itself, and facts, node, configuration, release"
                 .to_owned()
         }
         ErrorKind::OutOfFuel => "it does not come to an end".to_owned(),
