@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,4 +187,6 @@ class Fleet:
 
     def wire(self) -> Wire:
         """Ends the capture."""
-        return Wire({capture.host: capture.stop() for capture in self._captures})
+        # One is ended after the other: what happens meanwhile is seen by some of them only.
+        until = time.time_ns() // 1_000
+        return Wire({capture.host: capture.stop() for capture in self._captures}, until)

@@ -31,15 +31,15 @@ class Datagram:
 class Wire:
     """The packets of one run, seen on every host."""
 
-    def __init__(self, seen: Mapping[Host, Iterable[Packet]]) -> None:
-        """`seen`: what each host sent and received."""
+    def __init__(self, seen: Mapping[Host, Iterable[Packet]], until: int | None = None) -> None:
+        """`seen`: what each host sent and received. `until`: when the first capture began to be ended."""
         names = {host.mac: host.name for host in seen}
         self._streams: dict[tuple[str, str], Stream] = defaultdict(Stream)
         sent: dict[tuple[object, ...], tuple[str, Packet]] = {}
         reached: dict[tuple[object, ...], set[str]] = defaultdict(set)
         addresses: dict[str, str] = {}
         self.ended = 0
-        """When the last packet was captured, of anybody's."""
+        """Until when everybody's packets were captured, as far as is known."""
         for host, packets in seen.items():
             for packet in packets:
                 self.ended = max(self.ended, packet.at)
@@ -57,6 +57,8 @@ class Wire:
                 elif packet.protocol == TCP and sender != host.name:
                     # On the receiver: what was lost before it does not count.
                     self._streams[sender, host.name].add(packet)
+        if until is not None:
+            self.ended = min(self.ended, until)
         self.datagrams = sorted(
             (
                 Datagram(packet.at, sender, packet.source, packet.destination, packet.source_port,
