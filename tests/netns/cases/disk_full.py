@@ -104,11 +104,11 @@ def grow(path: Path, mebibytes: int) -> None:
 def fill(path: Path) -> Path:
     """Takes all the room there is."""
     ballast = path / "ballast"
-    with ballast.open("wb") as file:
+    # Without a buffer: what did not fit would be tried again when the file is closed, and fail there.
+    with ballast.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(64 << 10))
-                file.flush()
         except OSError:
             pass
     return ballast
