@@ -13,6 +13,8 @@ AWAY_SECONDS = 2
 # What may be on its way when the server dies: a piece of each answer that it is sending, 4 to each node, and what the
 # nodes asked for again from each other's shares meanwhile.
 IN_FLIGHT_BYTES_MAX = NODES * (1 << 20)
+# What may be stored twice: two stripes, which somebody takes over from an owner that waits for the server as well.
+TWICE_BYTES_MAX = 2 << 20
 
 
 def run(lab: Lab) -> None:
@@ -36,5 +38,5 @@ def run(lab: Lab) -> None:
     sent = sum(wire.bytes("server", node.name) for node in nodes)
     say(f"{traced / BYTES:.3f} copies from the server by the traces, {sent / BYTES:.3f} on the wire")
     expect(sent <= 1.1 * BYTES + IN_FLIGHT_BYTES_MAX, "much was fetched again")
-    expect(traced <= 1.02 * BYTES, "whole chunks were fetched again")
+    expect(traced <= BYTES + TWICE_BYTES_MAX, "more than two stripes were fetched again")
     same_roots(nodes)
