@@ -1,5 +1,7 @@
 """Nodes keep to their limits: what they send to peers, fetch and write, and that they give nothing."""
 
+import time
+
 from lab import plain
 from lab.case import Lab, say
 from lab.command import expect
@@ -39,9 +41,12 @@ def run(lab: Lab) -> None:
     total = fastest(wire, wire.senders_to("modest"), "modest", DOWNLOAD_SLACK_BYTES)
     expect(total <= BYTES * RATIO_MAX, "much was fetched twice")
 
-    # What is fetched is written.
-    wire = joins(fleet, fleet.add_node("gentle", 15), "--disk-limit", LIMIT)
-    fastest(wire, wire.senders_to("gentle"), "gentle", DOWNLOAD_SLACK_BYTES)
+    # What is fetched is written. It may arrive before, as much as is asked for at a time, so only the whole is judged.
+    begin = time.monotonic()
+    joins(fleet, fleet.add_node("gentle", 15), "--disk-limit", LIMIT)
+    took = time.monotonic() - begin
+    say(f"gentle: {BYTES:,} bytes written in {took:.1f} s at {LIMIT}")
+    expect(took >= (BYTES - DOWNLOAD_SLACK_BYTES) / RATE, "written faster than the limit")
 
 
 def joins(fleet: Fleet, node: Node, *more: str) -> Wire:
