@@ -9,6 +9,7 @@ use potluck_model::{Digest, NodeId, Time};
 
 use super::Swarm;
 use super::crowd::is_silent;
+use super::items::State;
 use super::peers::{Link, Peer};
 use crate::interface::Action;
 use crate::message::Message;
@@ -242,8 +243,7 @@ impl Swarm {
             return;
         };
         for item in self.items.all() {
-            if self.items.at(item).state == super::State::Idle && peer.provides(node, &self.contents, &self.items, item)
-            {
+            if self.items.at(item).state == State::Idle && peer.provides(node, &self.contents, &self.items, item) {
                 let holders = change(self.items.holders(item));
                 self.items.set_holders(item, holders);
             }

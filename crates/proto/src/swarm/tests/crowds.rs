@@ -49,6 +49,34 @@ pub(super) fn crowd_of(us: &mut Harness) {
     });
 }
 
+/// A node that lacks one file of 64 stripes, and nodes that want the same.
+pub(super) fn crowd_with(wanters: &[u64]) -> Harness {
+    let mut us = Harness::among(&[]);
+    crowd_of(&mut us);
+    us.out.clear();
+    for n in wanters {
+        wanter(&mut us, *n);
+    }
+    us
+}
+
+fn parts(runs: Runs) -> Vec<HaveItem> {
+    vec![HaveItem {
+        content: digest(1_000),
+        chunks: runs,
+    }]
+}
+
+/// A peer says that it is fetching stripes of the one file.
+pub(super) fn fetching(us: &mut Harness, n: u64, runs: Runs) {
+    us.message(n, Message::Fetching { items: parts(runs) });
+}
+
+/// A peer says that it has stripes of the one file.
+pub(super) fn have(us: &mut Harness, n: u64, runs: Runs) {
+    us.message(n, Message::Have { items: parts(runs) });
+}
+
 /// Serves what is fetched from the origin at once, and returns all of it.
 pub(super) fn fetch_own_share(us: &mut Harness) -> BTreeMap<u32, Why> {
     let mut own = BTreeMap::new();
@@ -67,12 +95,7 @@ pub(super) fn fetch_own_share(us: &mut Harness) -> BTreeMap<u32, Why> {
 
 #[test]
 fn those_who_want_the_same_share_it_out() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
-    wanter(&mut us, 2);
-    wanter(&mut us, 3);
+    let mut us = crowd_with(&[1, 2, 3]);
     us.pass(millis(60));
     let own = fetch_own_share(&mut us);
     assert!((8..26).contains(&own.len()), "{} of 64 among four", own.len());
@@ -81,32 +104,18 @@ fn those_who_want_the_same_share_it_out() {
 
 #[test]
 fn what_an_owner_stores_is_fetched_from_it() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     us.pass(millis(60));
     let own = fetch_own_share(&mut us);
     let other = (0..64).find(|stripe| !own.contains_key(stripe)).unwrap();
-    us.message(
-        1,
-        Message::Have {
-            items: vec![HaveItem {
-                content: digest(1_000),
-                chunks: Runs(vec![(other, 1)]),
-            }],
-        },
-    );
+    have(&mut us, 1, Runs(vec![(other, 1)]));
     let fetch = us.fetches().remove(0);
     assert_eq!((fetch.source, fetch.wants[0].first), (Source::Peer(NodeId(1)), other));
 }
 
 #[test]
 fn an_owner_without_progress_loses_its_share() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     us.pass(millis(60));
     let mut own = fetch_own_share(&mut us);
     assert!(own.len() < 64);
@@ -117,19 +126,8 @@ fn an_owner_without_progress_loses_its_share() {
 
 #[test]
 fn an_owner_that_says_it_is_fetching_gets_longer() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
-    us.message(
-        1,
-        Message::Fetching {
-            items: vec![HaveItem {
-                content: digest(1_000),
-                chunks: Runs(vec![(5, 1)]),
-            }],
-        },
-    );
+    let mut us = crowd_with(&[1]);
+    fetching(&mut us, 1, Runs(vec![(5, 1)]));
     us.pass(millis(60));
     let mut pending = us.fetches();
     for n in 0..4 {
@@ -155,10 +153,7 @@ fn an_owner_that_says_it_is_fetching_gets_longer() {
 
 #[test]
 fn a_peer_that_leaves_leaves_its_share() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     us.pass(millis(60));
     let mut own = fetch_own_share(&mut us);
     us.give(crate::interface::Input::Disconnected { peer: NodeId(1) });
@@ -169,10 +164,7 @@ fn a_peer_that_leaves_leaves_its_share() {
 
 #[test]
 fn others_are_told_what_is_being_fetched() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     us.pass(millis(60));
     let wants = origin_wants(&mut us);
     let told: Vec<u32> = us
@@ -198,15 +190,7 @@ fn of_two_that_fetch_the_same_the_one_that_ranks_lower_gives_up() {
     us.out.clear();
     wanter(&mut us, 1);
     for fetch in &fetches {
-        us.message(
-            1,
-            Message::Fetching {
-                items: vec![HaveItem {
-                    content: digest(1_000),
-                    chunks: Runs::of(fetch.wants.iter().map(|want| want.first)),
-                }],
-            },
-        );
+        fetching(&mut us, 1, Runs::of(fetch.wants.iter().map(|want| want.first)));
     }
     let cancelled = us.count(|action| matches!(action, Action::Cancel { .. }));
     let lower = fetches
@@ -248,19 +232,8 @@ fn only_the_smaller_of_two_that_want_the_same_dials_at_once() {
 
 #[test]
 fn who_says_that_it_fetches_everything_is_not_believed_and_stops_nobody() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
-    us.message(
-        1,
-        Message::Fetching {
-            items: vec![HaveItem {
-                content: digest(1_000),
-                chunks: Runs::all(64),
-            }],
-        },
-    );
+    let mut us = crowd_with(&[1]);
+    fetching(&mut us, 1, Runs::all(64));
     us.pass(millis(60));
     let own = fetch_own_share(&mut us);
     assert!(own.len() > 15, "{} of 64", own.len());

@@ -3,25 +3,10 @@
 use potluck_model::NodeId;
 use potluck_model::trace::Source;
 
-use super::crowds::{crowd_of, fetch_own_share, wanter};
+use super::crowds::{crowd_of, crowd_with, fetch_own_share, fetching, have, wanter};
 use super::harness::{Fetch, Harness, digest, files, list, millis};
 use crate::interface::{Action, Input, TransferEnd};
 use crate::message::{HaveItem, Message, Runs};
-
-fn parts(runs: Runs) -> Vec<HaveItem> {
-    vec![HaveItem {
-        content: digest(1_000),
-        chunks: runs,
-    }]
-}
-
-fn fetching(us: &mut Harness, n: u64, runs: Runs) {
-    us.message(n, Message::Fetching { items: parts(runs) });
-}
-
-fn have(us: &mut Harness, n: u64, runs: Runs) {
-    us.message(n, Message::Have { items: parts(runs) });
-}
 
 fn firsts(fetches: &[Fetch]) -> Vec<u32> {
     fetches
@@ -71,10 +56,7 @@ fn whoever_connects_hears_at_once_which_list_is_lacked_and_who_has_it_says_so() 
 
 #[test]
 fn an_owner_that_has_come_to_fetch_nothing_leaves_its_share_after_a_moment() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     us.pass(millis(60));
     let mut own = fetch_own_share(&mut us);
     let other = (0..64).find(|stripe| !own.contains_key(stripe)).unwrap();
@@ -126,10 +108,7 @@ fn what_others_were_told_to_be_fetched_here_is_fetched_here_whoever_comes() {
 
 #[test]
 fn an_idle_node_takes_what_a_busy_owner_has_not_begun_and_nothing_that_it_has() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     let begun = Runs(vec![(0, 1), (5, 1), (9, 1)]);
     fetching(&mut us, 1, begun.clone());
     us.pass(millis(60));
@@ -179,10 +158,7 @@ fn a_crowd_that_has_just_begun_waits_for_nobody_to_connect_and_a_latecomer_does(
 
 #[test]
 fn what_a_peer_has_by_now_is_not_fetched_from_the_origin_to_the_end() {
-    let mut us = Harness::among(&[]);
-    crowd_of(&mut us);
-    us.out.clear();
-    wanter(&mut us, 1);
+    let mut us = crowd_with(&[1]);
     us.pass(millis(60));
     let fetches = us.fetches();
     let (kept, left) = (&fetches[0], &fetches[1]);
