@@ -99,38 +99,59 @@ pub fn print_duration(duration: Duration) -> String {
 /// Units are `B`, `KiB`, `MiB`, `GiB`, `TiB` (powers of 1,024) and `kB`, `MB`, `GB`, `TB` (powers of 1,000); a number
 /// without one is refused.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
-    let fault = |why: String| UnitError {
-        text: clip(text),
+    let units = Units {
         what: "size",
-        why,
+        all: &SIZES,
+        example: "64MiB or 1.5GB",
+        usual: |number| format!("{number}B, {number}MiB or {number}GB"),
     };
-    let at = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = (&text[..at], text[at..].trim_start());
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return Err(fault("expected a number and a unit, such as 64MiB or 1.5GB".into()));
+    units.parse(text, 1)
+}
+
+/// Units of one kind, for decimal numbers.
+struct Units {
+    what: &'static str,
+    all: &'static [(&'static str, u64)],
+    example: &'static str,
+    /// What a number without one could mean.
+    usual: fn(&str) -> String,
+}
+
+impl Units {
+    /// A number and its unit, divided by `divisor`.
+    fn parse(&self, text: &str, divisor: u128) -> Result<u64, UnitError> {
+        let fault = |why: String| UnitError {
+            text: clip(text),
+            what: self.what,
+            why,
+        };
+        let at = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let (number, unit) = (&text[..at], text[at..].trim_start());
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+            return Err(fault(format!("expected a number and a unit, such as {}", self.example)));
+        }
+        if unit.is_empty() {
+            return Err(fault(format!("{number} has no unit; write {}", (self.usual)(number))));
+        }
+        let (_, each) = self.all.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
+            let known: Vec<&str> = self.all.iter().map(|(name, _)| *name).collect();
+            fault(format!("unit {unit:?} is none of {}", known.join(", ")))
+        })?;
+        let scale = 10_u128.pow(fraction.len() as u32);
+        whole
+            .parse::<u64>()
+            .ok()
+            .zip(fraction.parse::<u128>().ok())
+            .map(|(whole, fraction)| {
+                (u128::from(whole) * u128::from(*each) + fraction * u128::from(*each) / scale) / divisor
+            })
+            .and_then(|number| u64::try_from(number).ok())
+            .ok_or_else(|| fault("it is too large".into()))
     }
-    if unit.is_empty() {
-        return Err(fault(format!(
-            "{number} has no unit; write {number}B, {number}MiB or {number}GB"
-        )));
-    }
-    let (_, each) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
-        fault(format!(
-            "unit {unit:?} is none of B, KiB, MiB, GiB, TiB, kB, MB, GB and TB"
-        ))
-    })?;
-    let scale = 10_u128.pow(fraction.len() as u32);
-    whole
-        .parse::<u64>()
-        .ok()
-        .zip(fraction.parse::<u128>().ok())
-        .map(|(whole, fraction)| u128::from(whole) * u128::from(*each) + fraction * u128::from(*each) / scale)
-        .and_then(|bytes| u64::try_from(bytes).ok())
-        .ok_or_else(|| fault("it is too large".into()))
 }
 
 /// Writes a size in the largest binary unit that divides it, so that `parse_size` reads the same: `64MiB`, `1025B`.
@@ -161,39 +182,13 @@ const RATES: [(&str, u64); 10] = [
 /// `500 kB/s`. Units are `bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s`, `kB/s`, `MB/s` (powers of 1,000) and `B/s`, `KiB/s`, `MiB/s`,
 /// `GiB/s`; a number without one is refused.
 pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
-    let fault = |why: String| UnitError {
-        text: clip(text),
+    let units = Units {
         what: "rate",
-        why,
+        all: &RATES,
+        example: "10 Mbit/s or 1.5 MiB/s",
+        usual: |number| format!("{number} Mbit/s or {number} MiB/s"),
     };
-    let at = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = (&text[..at], text[at..].trim_start());
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return Err(fault(
-            "expected a number and a unit, such as 10 Mbit/s or 1.5 MiB/s".into(),
-        ));
-    }
-    if unit.is_empty() {
-        return Err(fault(format!(
-            "{number} has no unit; write {number} Mbit/s or {number} MiB/s"
-        )));
-    }
-    let (_, each) = RATES.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
-        let known: Vec<&str> = RATES.iter().map(|(name, _)| *name).collect();
-        fault(format!("unit {unit:?} is none of {}", known.join(", ")))
-    })?;
-    let scale = 10_u128.pow(fraction.len() as u32);
-    whole
-        .parse::<u64>()
-        .ok()
-        .zip(fraction.parse::<u128>().ok())
-        .map(|(whole, fraction)| (u128::from(whole) * u128::from(*each) + fraction * u128::from(*each) / scale) / 8)
-        .and_then(|bytes| u64::try_from(bytes).ok())
-        .ok_or_else(|| fault("it is too large".into()))
+    units.parse(text, 8)
 }
 
 /// Writes bytes a second in the largest unit of bits that divides them, so that `parse_rate` reads the same: `10 Mbit/s`.

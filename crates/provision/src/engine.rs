@@ -543,3 +543,6 @@ pub(crate) fn clip(text: &str) -> String {
     }
     short
 }
+
+#[cfg(test)]
+mod tests;

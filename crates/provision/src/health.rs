@@ -71,3 +71,6 @@ fn watch(engine: &mut Engine<'_>, check: &HealthCheck, start: Instant) -> Result
         std::thread::sleep(EVERY);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ mod journal;
 mod leftover;
 mod limits;
 mod lock;
+mod look;
 mod machine;
 mod place;
 mod placed;
@@ -49,6 +50,8 @@ pub use stage::discard_staged;
 pub use tail::{Position, Record, Tail};
 pub use trust::{RefusedError, TRUST_FORMAT};
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;

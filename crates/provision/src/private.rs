@@ -14,8 +14,9 @@ use potluck_model::list::{Action, Entry, List};
 
 use crate::content::Contents;
 use crate::engine::{Engine, Fault, Setting, failed};
+use crate::look::{Found, Look};
 use crate::machine::usable;
-use crate::place::{Found, Look, PlaceError, Placement};
+use crate::place::{PlaceError, Placement};
 use crate::root::MachineRoot;
 use crate::stage::Stage;
 use crate::state::State;

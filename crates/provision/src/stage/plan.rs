@@ -10,8 +10,8 @@ use rustix::fs::{Mode, OFlags, fgetxattr};
 use rustix::io::Errno;
 
 use super::{Place, Stage};
+use crate::look::{Found, Look};
 use crate::machine::{Machine, usable};
-use crate::place::{Found, Look};
 use crate::placed::{PlacedFiles, Thing};
 use crate::root::{MachineRoot, split};
 use crate::steps;

@@ -8,7 +8,8 @@ use potluck_model::trace::Outcome;
 
 use super::file;
 use crate::engine::{Done, Engine, Fault, failed};
-use crate::place::{Found, Look, Placement};
+use crate::look::{Found, Look};
+use crate::place::Placement;
 use crate::placed::{Placed, Thing};
 use crate::private::CopyError;
 use crate::root::under_root;
