@@ -26,6 +26,9 @@ use exit::{Exit, Failure};
 use output::{Output, Style, Tone};
 
 fn main() -> ExitCode {
+    if let Some(exit) = commands::shim::run(std::env::args_os()) {
+        return exit;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,7 +1,8 @@
-//! Runs one command: its own process group, its output line by line and bounded, a timeout for the whole group.
+//! Runs one command: its own process group, its output line by line and bounded, a timeout for all that it started, as far as
+//! its `Reach` goes.
 //!
-//! Limits: a process that left the group (a daemon with a session of its own) is not ended by the timeout. What stays behind in
-//! the background after the command itself ended is left running, but its output is not read any more.
+//! Limit: what stays behind in the background after the command itself ended in time is left running, but its output is not
+//! read any more.
 
 use std::io::{self, PipeReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,6 +13,7 @@ use potluck_model::trace::LINE_BYTES_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{Fault, clip, failed};
 use crate::journal::JournalError;
@@ -28,6 +30,8 @@ const TERM_GRACE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long a killed process may take to be gone.
 const REAP_MAX: Duration = Duration::from_secs(10);
+/// How often `Reach::tend` is called at least.
+const TEND: Duration = Duration::from_secs(10);
 /// How often to look where the kernel does not tell of a process's end.
 const LOOK: Duration = Duration::from_millis(50);
 /// A script that was just written may be held open for an instant by a child that another thread started.
@@ -40,7 +44,8 @@ pub(crate) enum Event {
 }
 
 /// How a command ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Exit {
     Code(i32),
     Signal(i32),
@@ -55,6 +60,35 @@ pub(crate) enum CommandError {
     Wait(io::Error),
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+/// How the processes of a command are started and found.
+pub(crate) trait Reach {
+    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        spawn(command)
+    }
+
+    /// Sends a signal to all that `leader` started, and to itself. It has not been reaped.
+    fn signal(&self, leader: Pid, signal: Signal);
+
+    /// Whether anything of it still runs, as far as that is known.
+    fn is_busy(&self, leader: Pid) -> bool;
+
+    /// Called now and then.
+    fn tend(&self, _leader: Pid) {}
+}
+
+/// The process group. Who leaves it, such as a daemon, is not reached.
+pub(crate) struct Group;
+
+impl Reach for Group {
+    fn signal(&self, leader: Pid, signal: Signal) {
+        let _ = rustix::process::kill_process_group(leader, signal);
+    }
+
+    fn is_busy(&self, _leader: Pid) -> bool {
+        false
+    }
 }
 
 /// How a command ended, and the last line that was not empty.
@@ -82,7 +116,17 @@ impl Ended {
     }
 }
 
+/// Runs a command that ends with this process, or is found by the next one and ended: a guard or a question.
 pub(crate) fn run(
+    command: Command,
+    timeout: Duration,
+    sink: &mut dyn FnMut(Event) -> Result<(), JournalError>,
+) -> Result<Ended, CommandError> {
+    run_in(&Group, command, timeout, sink)
+}
+
+pub(crate) fn run_in(
+    reach: &dyn Reach,
     mut command: Command,
     timeout: Duration,
     sink: &mut dyn FnMut(Event) -> Result<(), JournalError>,
@@ -98,10 +142,10 @@ pub(crate) fn run(
     if let Some(process) = leftover::about_to_start() {
         sink(Event::Spawned(process))?;
     }
-    let child = spawn(&mut command).map_err(CommandError::Start)?;
+    let child = reach.spawn(&mut command).map_err(CommandError::Start)?;
     // It holds the writing end of the pipe.
     drop(command);
-    let mut running = Running::new(child, reader, timeout);
+    let mut running = Running::new(reach, child, reader, timeout);
     let result = running.until_end(sink);
     if result.is_err() {
         running.kill();
@@ -115,7 +159,7 @@ pub(crate) fn run(
     })
 }
 
-fn spawn(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut tries = 0;
     loop {
         match command.spawn() {
@@ -128,7 +172,8 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     }
 }
 
-struct Running {
+struct Running<'a> {
+    reach: &'a dyn Reach,
     child: Child,
     pid: Pid,
     pidfd: Option<rustix::fd::OwnedFd>,
@@ -136,22 +181,25 @@ struct Running {
     pipe: Option<PipeReader>,
     lines: Lines,
     deadline: Option<Instant>,
+    tended_at: Instant,
     /// When SIGTERM was sent.
     ended_at: Option<Instant>,
     /// When it was seen to have ended; it is not reaped, so that its number stays its own.
     exited_at: Option<Instant>,
 }
 
-impl Running {
-    fn new(child: Child, pipe: PipeReader, timeout: Duration) -> Self {
+impl<'a> Running<'a> {
+    fn new(reach: &'a dyn Reach, child: Child, pipe: PipeReader, timeout: Duration) -> Self {
         let pid = Pid::from_child(&child);
         Self {
+            reach,
             pid,
             pidfd: rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok(),
             child,
             pipe: Some(pipe),
             lines: Lines::default(),
             deadline: Instant::now().checked_add(timeout),
+            tended_at: Instant::now(),
             ended_at: None,
             exited_at: None,
         }
@@ -163,6 +211,10 @@ impl Running {
         }
         loop {
             let now = Instant::now();
+            if now.saturating_duration_since(self.tended_at) >= TEND {
+                self.tended_at = now;
+                self.reach.tend(self.pid);
+            }
             let over = self.exited_at.is_some() && self.pipe.is_none();
             let wake = match (self.ended_at, self.exited_at) {
                 (Some(since), _) => since.checked_add(TERM_GRACE),
@@ -171,18 +223,20 @@ impl Running {
             };
             let due = wake.is_some_and(|wake| wake <= now);
             match self.ended_at {
-                Some(_) if over || due => {
+                // What has left the group may hold no pipe, and still be ending.
+                Some(_) if (over && !self.reach.is_busy(self.pid)) || due => {
                     self.kill();
                     return Ok(());
                 }
                 None if over || (due && self.exited_at.is_some()) => return Ok(()),
                 None if due => {
                     self.ended_at = Some(now);
-                    let _ = rustix::process::kill_process_group(self.pid, Signal::TERM);
+                    self.reach.signal(self.pid, Signal::TERM);
                     continue;
                 }
                 _ => {}
             }
+            let wake = if over { Some(now + LOOK) } else { wake };
             self.wait(wake.map(|wake| wake.saturating_duration_since(now)))?;
             self.read(sink)?;
             self.look()?;
@@ -195,7 +249,7 @@ impl Running {
         if let Some(pipe) = &self.pipe {
             fds.push(PollFd::new(pipe, PollFlags::IN));
         }
-        let mut most = most.unwrap_or(Duration::from_secs(3600));
+        let mut most = most.unwrap_or(TEND).min(TEND);
         if self.exited_at.is_none() {
             match &self.pidfd {
                 Some(pidfd) => fds.push(PollFd::new(pidfd, PollFlags::IN)),
@@ -203,8 +257,7 @@ impl Running {
             }
         }
         let most = Timespec {
-            // A timeout beyond that is looked at again.
-            tv_sec: most.as_secs().min(3600) as i64,
+            tv_sec: most.as_secs() as i64,
             tv_nsec: i64::from(most.subsec_nanos()),
         };
         match poll(&mut fds, Some(&most)) {
@@ -242,8 +295,16 @@ impl Running {
     }
 
     fn kill(&self) {
-        // Its number is still its own: it has not been reaped.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        let start = Instant::now();
+        loop {
+            // Its number is still its own: it has not been reaped.
+            self.reach.signal(self.pid, Signal::KILL);
+            self.reach.tend(self.pid);
+            if !self.reach.is_busy(self.pid) || start.elapsed() > REAP_MAX {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn reap(&mut self) -> io::Result<Exit> {

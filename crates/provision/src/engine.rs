@@ -23,6 +23,7 @@ use potluck_model::list::{List, OnFailure, OnInterrupt, RETRY_DELAY_SECONDS_MAX,
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{Digest, NodeId, StepId};
 
+use crate::adopt::Adopted;
 use crate::archive::ArchiveError;
 use crate::command::{self, CommandError, Event};
 use crate::content::Contents;
@@ -31,12 +32,12 @@ use crate::facts;
 use crate::health;
 use crate::journal::{Journal, JournalError};
 use crate::leftover;
-use crate::limits;
 use crate::machine::Machine;
 use crate::place::{self, PlaceError};
 use crate::placed::PlacedFiles;
 use crate::private::Private;
 use crate::root::{MachineRoot, under_root};
+use crate::shim;
 use crate::stage::Stage;
 use crate::state::{Fact, Open, of_step};
 use crate::steps;
@@ -68,6 +69,12 @@ pub(crate) struct Engine<'a> {
     pub(crate) stage: Option<Stage>,
     /// Every path that the list's `file` steps place.
     pub(crate) wanted: Option<BTreeSet<String>>,
+    /// What an earlier executing process had begun of the current step.
+    pub(crate) adopted: Option<Adopted>,
+    /// A command of the current step was given into the care of a shim.
+    pub(crate) in_care: bool,
+    /// Which try of the current step this is.
+    pub(crate) attempt: u32,
     /// When the time of the current step is over.
     deadline: Instant,
     /// Looked at once a run.
@@ -140,6 +147,9 @@ impl<'a> Engine<'a> {
             private: None,
             stage,
             wanted: None,
+            adopted: None,
+            in_care: false,
+            attempt: 1,
             deadline: Instant::now(),
             facts: OnceCell::new(),
         }
@@ -205,10 +215,11 @@ impl<'a> Engine<'a> {
         let mut carried = BTreeMap::new();
         let mut same = false;
         if let Some(run) = last {
-            if let Some(open) = &run.open {
-                self.interrupted(run.list, open)?;
-            }
             same = run.list == setting.digest && run.root == setting.root.path();
+            let resumed = match &run.open {
+                Some(open) => self.take_up(run.list, open, same)?,
+                None => None,
+            };
             if same {
                 // What it came to when it was interrupted may have been noted just now.
                 carried = self.journal.state().run.clone().map_or(run.ended, |run| run.ended);
@@ -217,8 +228,10 @@ impl<'a> Engine<'a> {
                     Outcome::Failed => self.on_interrupt(step) == OnInterrupt::Fail,
                     _ => false,
                 });
+                carried.extend(resumed);
             }
         }
+        shim::clean_up(setting.dir);
         if !same {
             let began = Fact::Began {
                 configuration: setting.list.configuration.clone(),
@@ -231,10 +244,15 @@ impl<'a> Engine<'a> {
     }
 
     /// Cleans up after a step that was cut off, and says so.
-    fn interrupted(&mut self, list: Digest, open: &Open) -> Result<(), JournalError> {
+    pub(crate) fn interrupted(&mut self, list: Digest, open: &Open) -> Result<(), JournalError> {
         let mut message = "the machine or the executing process died while it ran".to_owned();
-        if let Some(process) = &open.process {
-            match leftover::end(process) {
+        let of_shim = open
+            .handed
+            .last()
+            .map(|handed| shim::end_left(self.setting.dir, handed.number));
+        let of_group = open.process.as_ref().map(leftover::end);
+        for left in [of_shim, of_group].into_iter().flatten() {
+            match left {
                 Ok(false) => {}
                 Ok(true) => message += "; what was left of it was ended",
                 Err(error) => {
@@ -294,13 +312,26 @@ impl<'a> Engine<'a> {
     fn step(&mut self, step: &Step) -> Result<Outcome, JournalError> {
         let start = Instant::now();
         self.note(What::StepStarted { step: step.id.clone() }, None)?;
+        self.tries(step, start, 1)
+    }
+
+    /// Does a step that was noted to have started, until it has ended well or may not be tried again; `first`: the next try.
+    pub(crate) fn tries(&mut self, step: &Step, start: Instant, first: u32) -> Result<Outcome, JournalError> {
         let tries = 1 + step.retry.map_or(0, |retry| retry.times);
         let mut delay = step.retry.map_or(0, |retry| retry.delay_seconds);
-        let mut number = 1;
+        for _ in 1..first {
+            delay = (2 * delay).min(RETRY_DELAY_SECONDS_MAX);
+        }
+        let mut number = first;
         let done = loop {
+            self.attempt = number;
             self.give_time(Duration::from_secs(step.timeout_seconds));
-            let done = match self.guarded(step) {
-                Ok(done) => done,
+            let attempted = match self.adopted {
+                Some(_) => self.kind(step),
+                None => self.guarded(step),
+            };
+            let done = match attempted {
+                Ok(done) => self.leave_adopted(done),
                 Err(Fault::Failed(message)) => Done::new(Outcome::Failed, message),
                 Err(Fault::Journal(error)) => return Err(error),
             };
@@ -319,7 +350,14 @@ impl<'a> Engine<'a> {
         if matches!(done.outcome, Outcome::Changed | Outcome::Failed) {
             self.notify(&step.id)?;
         }
-        self.end(&step.id, start, done)
+        let outcome = self.end(&step.id, start, done)?;
+        if self.in_care {
+            // Only what lasts makes its shims' files dispensable.
+            self.journal.sync()?;
+            shim::clean_up(self.setting.dir);
+            self.in_care = false;
+        }
+        Ok(outcome)
     }
 
     /// Commands end within this time from now.
@@ -369,6 +407,10 @@ impl<'a> Engine<'a> {
             let guard = unless.join(" ");
             return Ok(Done::new(Outcome::Skipped, format!("`{}` says so", clip(&guard))));
         }
+        self.kind(step)
+    }
+
+    fn kind(&mut self, step: &Step) -> Result<Done, Fault> {
         let kind = steps::of(&step.action);
         let root = &self.setting.root;
         if let Some(what) = kind.concerns_machine().filter(|_| !root.is_machine()) {
@@ -432,7 +474,8 @@ impl<'a> Engine<'a> {
         command
     }
 
-    /// Runs a command of a step within what is left of its time; `output`: its lines are reported.
+    /// Runs a command of a step within what is left of its time; `output`: its lines are reported, and it is in the care of a shim.
+    /// Without, it is a guard, which changes nothing and ends with this process.
     pub(crate) fn execute(&mut self, step: &Step, command: Command, output: bool) -> Result<command::Ended, Fault> {
         self.execute_seeing(step, command, output, &mut |_| {})
     }
@@ -445,35 +488,27 @@ impl<'a> Engine<'a> {
         output: bool,
         see: &mut dyn FnMut(&str),
     ) -> Result<command::Ended, Fault> {
+        if output {
+            return self.in_care(step, &command, see);
+        }
         self.about_to_change()?;
         let program = command.get_program().to_string_lossy().into_owned();
-        let (command, unkept) = match &step.limits {
-            Some(limits) => limits::apply(command, limits, self.setting.machine.systemd),
-            None => (command, None),
-        };
-        if let Some(unkept) = unkept.filter(|_| output) {
-            self.say(&step.id, unkept.to_owned())?;
-        }
-        let step = &step.id;
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = self.time_left();
         let (journal, digest) = (&mut self.journal, self.setting.digest);
         let mut sink = |event| match event {
             Event::Spawned(process) => journal.append(Some(digest), None, Some(Fact::Spawned(process))),
-            Event::Line(line) if output => {
-                see(&line);
-                let what = What::StepOutput {
-                    step: step.clone(),
-                    line,
-                };
-                journal.append(Some(digest), Some(what), None)
-            }
             Event::Line(_) => Ok(()),
         };
         command::run(command, left, &mut sink).map_err(|error| match error {
             CommandError::Journal(error) => Fault::Journal(error),
-            CommandError::Start(error) => failed(format!("cannot start {program}: {error}{}", advice(&error))),
+            CommandError::Start(error) => not_started(&program, &error),
             CommandError::Wait(error) => failed(format!("{program} ran, but: {error}")),
         })
+    }
+
+    /// What is left of the current step's time.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// Runs a command that only asks and changes nothing. Its output is not reported.
@@ -523,6 +558,11 @@ fn blocked(step: &Step, ended: &BTreeMap<StepId, Outcome>, failure: Option<&Step
         Some(Outcome::Interrupted) | None => Some(format!("it needs {need}, which has not ended")),
     });
     need.or_else(|| failure.map(|failure| format!("after the failure of {failure}")))
+}
+
+/// That a program does not start, and what to do.
+pub(crate) fn not_started(program: &str, error: &std::io::Error) -> Fault {
+    failed(format!("cannot start {program}: {error}{}", advice(error)))
 }
 
 /// What to do when a program does not start.

@@ -122,12 +122,18 @@ impl Journal {
         what: Option<What>,
         fact: Option<Fact>,
     ) -> Result<(), JournalError> {
-        let line = Line {
-            at: UnixMicros::now(),
-            list,
-            what,
-            fact,
-        };
+        self.append_at(UnixMicros::now(), list, what, fact)
+    }
+
+    /// Likewise, of something that happened at another time.
+    pub(crate) fn append_at(
+        &mut self,
+        at: UnixMicros,
+        list: Option<Digest>,
+        what: Option<What>,
+        fact: Option<Fact>,
+    ) -> Result<(), JournalError> {
+        let line = Line { at, list, what, fact };
         let bytes = encode(&line);
         self.file.write_all(&bytes).map_err(|source| {
             // A half-written line would spoil the next one.

@@ -1,11 +1,13 @@
 //! Finds and ends what is left of a step whose executing process died: two of it must not run at a time. Linux (`/proc`).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::proc::{Stat, boot_id, each_running};
 use crate::state::Process;
 
 /// How long killed processes may take to be gone.
@@ -65,7 +67,7 @@ pub(crate) fn end(process: &Process) -> io::Result<bool> {
 /// Groups of the session whose first process was started since, and is one of a step.
 fn started_since(process: &Process) -> io::Result<Vec<i32>> {
     let mut groups = Vec::new();
-    each_process(|number, stat| {
+    each_running(|number, stat| {
         let ours = stat.group == number && stat.session == process.session && stat.started >= process.started;
         let marked = || {
             fs::read(format!("/proc/{number}/environ")).is_ok_and(|environ| {
@@ -81,10 +83,30 @@ fn started_since(process: &Process) -> io::Result<Vec<i32>> {
     Ok(groups)
 }
 
+/// Kills all that is left of a session whose first process is gone. True if there was anything.
+pub(crate) fn end_session(process: &Process) -> io::Result<bool> {
+    let same_boot = boot_id().as_deref() == Some(&process.boot);
+    // Else the number belongs to somebody else by now.
+    let own = Stat::of(process.session).is_none_or(|leader| leader.started == process.started);
+    if !same_boot || !own {
+        return Ok(false);
+    }
+    let mut groups = BTreeSet::new();
+    each_running(|_, stat| {
+        if stat.session == process.session && stat.started >= process.started {
+            groups.insert(stat.group);
+        }
+    })?;
+    for group in &groups {
+        end_group(process, *group)?;
+    }
+    Ok(!groups.is_empty())
+}
+
 fn end_group(process: &Process, group: i32) -> io::Result<bool> {
     let any_left = || {
         let mut any = false;
-        each_process(|_, stat| {
+        each_running(|_, stat| {
             any |= stat.group == group && stat.session == process.session && stat.started >= process.started;
         })
         .map(|()| any)
@@ -109,70 +131,12 @@ fn end_group(process: &Process, group: i32) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Every process that still runs.
-fn each_process(mut look: impl FnMut(i32, &Stat)) -> io::Result<()> {
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.parse().ok());
-        if let Some(number) = number
-            && let Some(stat) = Stat::of(number)
-            && stat.state != 'Z'
-            && stat.state != 'X'
-        {
-            look(number, &stat);
-        }
-    }
-    Ok(())
-}
-
-fn boot_id() -> Option<String> {
-    Some(
-        fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()?
-            .trim()
-            .to_owned(),
-    )
-}
-
-/// Some fields of `/proc/PID/stat`, see proc(5).
-struct Stat {
-    state: char,
-    group: i32,
-    session: i32,
-    /// Clock ticks since boot.
-    started: u64,
-}
-
-impl Stat {
-    fn of(number: i32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{number}/stat")).ok()?)
-    }
-
-    /// The second field is a name in parentheses that may hold anything.
-    fn parse(text: &str) -> Option<Self> {
-        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        Some(Self {
-            state: fields.first()?.chars().next()?,
-            group: fields.get(2)?.parse().ok()?,
-            session: fields.get(3)?.parse().ok()?,
-            started: fields.get(19)?.parse().ok()?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
 
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_confuse() {
-        let text = "12 (a) b) S 1 12 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
-        let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.state, stat.group, stat.session, stat.started), ('S', 12, 7, 4242));
-    }
 
     #[test]
     fn only_the_same_group_of_the_same_boot_is_ended() {

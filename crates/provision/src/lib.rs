@@ -9,6 +9,7 @@
 //! It does not confine what a `run` step does, and it does not undo.
 
 mod accounts;
+mod adopt;
 mod archive;
 mod command;
 mod content;
@@ -27,13 +28,17 @@ mod machine;
 mod place;
 mod placed;
 mod private;
+mod proc;
 mod process;
 mod releases;
 mod root;
+mod scope;
+mod shim;
 mod stage;
 mod stager;
 mod state;
 mod steps;
+mod strays;
 mod tail;
 mod trust;
 
@@ -46,6 +51,7 @@ pub use lock::running;
 pub use machine::{Machine, PackageManager, usable};
 pub use process::{RunError, main};
 pub use releases::ReleasesError;
+pub use shim::shim_main;
 pub use stage::discard_staged;
 pub use tail::{Position, Record, Tail};
 pub use trust::{RefusedError, TRUST_FORMAT};

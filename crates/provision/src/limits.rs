@@ -1,14 +1,16 @@
-//! Limits of a step's commands: a scope of systemd's where that runs, else what a shell can set (setrlimit(2)).
+//! Limits of a step's command where it has no control group that keeps them: a scope of systemd's where that runs, else what a
+//! shell can set (setrlimit(2)).
 
 use std::ffi::OsStr;
 use std::process::Command;
 
 use potluck_model::list::Limits;
 
-/// What `command` becomes under limits, and what of them cannot be kept here.
-pub(crate) fn apply(command: Command, limits: &Limits, systemd: bool) -> (Command, Option<&'static str>) {
-    if systemd {
+/// What `command` becomes under limits, and what of them cannot be kept here. `unit`: what systemd is to call its scope.
+pub(crate) fn apply(command: Command, limits: &Limits, unit: Option<&str>) -> (Command, Option<&'static str>) {
+    if let Some(unit) = unit {
         let mut args = vec!["--scope".to_owned(), "--collect".to_owned(), "--quiet".to_owned()];
+        args.push(format!("--unit={unit}"));
         if let Some(bytes) = limits.memory_bytes {
             args.push(format!("--property=MemoryMax={bytes}"));
             args.push("--property=MemorySwapMax=0".to_owned());
@@ -21,7 +23,7 @@ pub(crate) fn apply(command: Command, limits: &Limits, systemd: bool) -> (Comman
     }
     let unkept = limits
         .cpu_percent
-        .map(|_| "(the limit of processor time is not kept: this machine does not run systemd)");
+        .map(|_| "(the limit of processor time is not kept: it takes systemd, or a control group (cgroups v2) that may be used)");
     match limits.memory_bytes {
         None => (command, unkept),
         Some(bytes) => {
@@ -74,7 +76,7 @@ mod tests {
     fn where_systemd_runs_a_scope_keeps_the_limits() {
         let mut command = Command::new("./tune.sh");
         command.arg("--now").env_clear().env("A", "1").current_dir("/tmp");
-        let (command, unkept) = apply(command, &both(), true);
+        let (command, unkept) = apply(command, &both(), Some("step.scope"));
         assert_eq!(
             words(&command),
             [
@@ -82,6 +84,7 @@ mod tests {
                 "--scope",
                 "--collect",
                 "--quiet",
+                "--unit=step.scope",
                 "--property=MemoryMax=67108864",
                 "--property=MemorySwapMax=0",
                 "--property=CPUQuota=50%",
@@ -102,7 +105,7 @@ mod tests {
             .args(["-c", "ulimit -v"])
             .env_clear()
             .env("PATH", "/usr/bin:/bin");
-        let (mut command, unkept) = apply(command, &both(), false);
+        let (mut command, unkept) = apply(command, &both(), None);
         let output = command.output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "65536");
         assert!(unkept.unwrap().contains("not kept"));

@@ -23,6 +23,7 @@ use crate::placed::PlacedFiles;
 use crate::root::MachineRoot;
 use crate::stage;
 use crate::stager::{self, Prepared};
+use crate::strays;
 use crate::trust::{self, RefusedError};
 
 /// The most bytes of a list.
@@ -87,6 +88,7 @@ fn process(dir: &Path) -> Result<Option<Recap>, RunError> {
     // Fails if this is a session of its own already, which is as well.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    strays::close();
     let dir_error = |source| RunError::Dir {
         path: dir.to_owned(),
         source,

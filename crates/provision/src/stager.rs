@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::placed::PlacedFiles;
 use crate::process;
 use crate::root::MachineRoot;
+use crate::shim;
 use crate::stage::Stage;
 
 /// How much the copying steps back behind the fetching and giving of others on this machine.
@@ -161,6 +162,10 @@ fn read(input: &mut impl BufRead, mut arrived: impl FnMut(Vec<Arrival>)) -> io::
 }
 
 fn begin(dir: &Path, job: &Job, machine: Machine) -> Result<Option<(List, Digest, Stage)>, String> {
+    if shim::any_lives(dir) {
+        // A step from before still runs in the private directory.
+        return Ok(None);
+    }
     let (list, _) = process::verify(dir, job, None).map_err(|(_, error)| error.to_string())?;
     let digest = list.digest();
     let root = MachineRoot::open(&job.machine_root).map_err(|error| error.to_string())?;

@@ -15,6 +15,9 @@ pub(crate) const UNPACKED_MAX: usize = 10_000;
 /// How many steps that are to follow a change are remembered: those of the largest list.
 pub(crate) const NOTIFIED_MAX: usize = 10_000;
 
+/// How many commands of one step are remembered while it is done.
+pub(crate) const HANDED_MAX: usize = 64;
+
 /// One line of the journal.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Line {
@@ -42,6 +45,8 @@ pub(crate) enum Fact {
     },
     /// A process group of the step is about to be started, or was.
     Spawned(Process),
+    /// A command of the step is about to be handed to a shim.
+    Handed(Handed),
     /// A run step without a guard has done its work for this definition and these inputs.
     Ran(Digest),
     /// An archive was unpacked.
@@ -73,6 +78,17 @@ pub(crate) struct Process {
     pub(crate) boot: String,
 }
 
+/// A command in the care of a shim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Handed {
+    /// Of the shim; each has its own.
+    pub(crate) number: u64,
+    /// What the command is known by.
+    pub(crate) command: Digest,
+    /// In which try of the step; the first is 1.
+    pub(crate) attempt: u32,
+}
+
 /// Everything that has to be remembered.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -85,6 +101,9 @@ pub(crate) struct State {
     /// Steps that are to be done because of what changed, and have not been since: `configuration/step`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) notified: BTreeSet<String>,
+    /// How many shims there were.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) shims: u64,
 }
 
 /// A run of a list, finished or not.
@@ -109,6 +128,17 @@ pub(crate) struct Open {
     pub(crate) step: StepId,
     pub(crate) at: UnixMicros,
     pub(crate) process: Option<Process>,
+    /// Commands of its last try, `HANDED_MAX` at most; all but the last one have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) handed: Vec<Handed>,
+    /// How many lines of the last one have been noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) lines: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl State {
@@ -125,7 +155,14 @@ impl State {
                     step: step.clone(),
                     at: line.at,
                     process: None,
+                    handed: Vec::new(),
+                    lines: 0,
                 });
+            }
+            Some(What::StepOutput { step, .. }) => {
+                if let Some(open) = run.open.as_mut().filter(|open| open.step == *step) {
+                    open.lines += 1;
+                }
             }
             Some(What::StepEnded { step, outcome, .. }) => {
                 run.open = None;
@@ -166,6 +203,17 @@ impl State {
             Fact::Spawned(process) => {
                 if let Some(open) = self.run.as_mut().and_then(|run| run.open.as_mut()) {
                     open.process = Some(process.clone());
+                }
+            }
+            Fact::Handed(handed) => {
+                self.shims = self.shims.max(handed.number);
+                if let Some(open) = self.run.as_mut().and_then(|run| run.open.as_mut()) {
+                    open.handed.retain(|earlier| earlier.attempt == handed.attempt);
+                    if open.handed.len() >= HANDED_MAX {
+                        open.handed.remove(0);
+                    }
+                    open.handed.push(*handed);
+                    open.lines = 0;
                 }
             }
             Fact::Ran(key) => {

@@ -3,75 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
+mod executor;
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use common::{Node, Report, below};
+use common::{Node, below};
+use executor::{finish, kill, left_running, power_off, runs, start, until};
 use potluck_model::list::{Action, List};
 use potluck_model::trace::Outcome::{Changed, Failed, Interrupted, Unchanged};
 use potluck_model::trace::What;
-use potluck_provision::{Executor, Job, Position, Record, RunState, Tail, last_words, running, state};
-use rustix::process::{Pid, Signal};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_potluck-execute");
-
-fn start(node: &Node, list: &List) -> Executor {
-    start_job(node, &node.job(list))
-}
-
-fn start_job(node: &Node, job: &Job) -> Executor {
-    Executor::start(Path::new(PROGRAM), &[], &node.dir(), job).unwrap()
-}
-
-fn finish(node: &Node, mut executor: Executor) -> Report {
-    let status = executor.wait().unwrap();
-    assert!(status.success(), "{status}: {}", last_words(&node.dir()));
-    node.news()
-}
-
-fn kill(mut executor: Executor) {
-    let pid = Pid::from_raw(i32::try_from(executor.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    executor.wait().unwrap();
-}
-
-fn until(what: impl Fn() -> bool) {
-    for _ in 0..60_000 {
-        if what() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("it did not come to that in a minute");
-}
+use potluck_provision::{Job, Position, Record, RunState, Tail, running, state};
 
 /// The first time, it leaves its process id and does not come back.
 const HANGS_ONCE: &str = "echo run >> $POTLUCK_ROOT/runs\n\
     test -e $POTLUCK_ROOT/pid && exit 0\n\
     sleep 100000 & echo $! > $POTLUCK_ROOT/pid.new; mv $POTLUCK_ROOT/pid.new $POTLUCK_ROOT/pid; wait";
-
-fn runs(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-/// Processes of steps of this node that still run.
-fn left_running(node: &Node) -> Vec<String> {
-    let mark = format!("POTLUCK_ROOT={}", node.root("").canonicalize().unwrap().display());
-    let mut left = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap() {
-        let path = entry.unwrap().path();
-        let environ = fs::read(path.join("environ")).unwrap_or_default();
-        if environ
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == mark.as_bytes())
-        {
-            left.push(fs::read_to_string(path.join("stat")).unwrap_or_default());
-        }
-    }
-    left
-}
 
 #[test]
 fn a_run_goes_on_after_the_last_finished_step_and_says_what_was_interrupted() {
@@ -85,7 +32,7 @@ fn a_run_goes_on_after_the_last_finished_step_and_says_what_was_interrupted() {
         .list();
     let executor = start(&node, &list);
     until(|| node.root("pid").exists());
-    kill(executor);
+    power_off(&node, executor);
     let child: i32 = node.read("pid").trim().parse().unwrap();
     assert!(runs(child), "the step outlives the executing process");
     assert!(!running(&node.dir()), "a step does not hold the lock");
@@ -128,7 +75,7 @@ fn a_step_that_is_interrupted_each_time_is_tried_once_a_job() {
     for count in 1..=3 {
         let executor = start(&node, &list);
         until(|| node.read("runs") == "run\n".repeat(count));
-        kill(executor);
+        power_off(&node, executor);
     }
     let report = node.news();
     let interrupted = report
@@ -199,7 +146,23 @@ fn the_run_outlives_the_agent_and_is_found_again() {
     until(|| !running(&node.dir()));
     let rest: Vec<Record> = again.poll().unwrap();
     assert!(matches!(rest.last().unwrap().what, What::Executed { recap } if recap.changed == 2));
-    assert_eq!(node.read("session").trim(), id.to_string(), "its session is its own");
+    let session = node.read("session");
+    assert_ne!(
+        session.trim(),
+        id.to_string(),
+        "its session is not that of the executing process"
+    );
+    assert_ne!(
+        session,
+        fs::read_to_string("/proc/self/stat")
+            .unwrap()
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(4)
+            .unwrap()
+    );
 }
 
 fn big_release(node: &Node, number: u64) -> List {

@@ -17,6 +17,7 @@ pub(crate) mod new;
 pub(crate) mod operators;
 pub(crate) mod publish;
 pub(crate) mod server;
+pub(crate) mod shim;
 pub(crate) mod status;
 pub(crate) mod trace;
 

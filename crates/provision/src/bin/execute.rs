@@ -1,12 +1,13 @@
-//! The executing process alone: what `potluck execute --dir DIR` is, for tests.
+//! The executing process and its shims alone: what `potluck execute --dir DIR` and `potluck shim --dir DIR` are, for tests.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match (args.next(), args.next(), args.next()) {
-        (Some(option), Some(dir), None) if option == "--dir" => potluck_provision::main(Path::new(&dir)),
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    match args.as_slice() {
+        [option, dir] if option == "--dir" => potluck_provision::main(Path::new(dir)),
+        [shim, option, dir] if shim == "shim" && option == "--dir" => potluck_provision::shim_main(Path::new(dir)),
         _ => ExitCode::from(64),
     }
 }
