@@ -4,10 +4,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Instant;
 
 use common::{Fleet, LARGE, PATIENCE, POLL, Service, code};
@@ -300,26 +300,26 @@ fn the_demo_shows_who_got_what_from_where_and_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }
 
-#[test]
-fn an_interrupted_demo_leaves_nothing_behind() {
-    let fleet = Fleet::new(9);
+/// A demo of `nodes` nodes that does not end by itself, the directory for its files, and what it says.
+fn demo_that_stays(fleet: &Fleet, nodes: &str) -> (Child, PathBuf, Lines<BufReader<ChildStderr>>) {
     let temporary = fleet.path("tmp");
     fs::create_dir(&temporary).unwrap();
+    let sample = fleet.sample();
     let mut demo = fleet
-        .command(&[
-            "demo",
-            "--keep",
-            "--nodes",
-            "1",
-            "--dir",
-            fleet.sample().to_str().unwrap(),
-        ])
+        .command(&["demo", "--keep", "--nodes", nodes, "--dir", sample.to_str().unwrap()])
         .env("TMPDIR", &temporary)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    let lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    (demo, temporary, lines)
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let fleet = Fleet::new(9);
+    let (mut demo, temporary, mut lines) = demo_that_stays(&fleet, "1");
     assert!(lines.any(|line| line.unwrap().contains("a node starts")));
     let pid = rustix::process::Pid::from_child(&demo);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
@@ -333,23 +333,7 @@ fn an_interrupted_demo_leaves_nothing_behind() {
 #[test]
 fn a_killed_demo_takes_its_processes_with_it() {
     let fleet = Fleet::new(10);
-    let temporary = fleet.path("tmp");
-    fs::create_dir(&temporary).unwrap();
-    let mut demo = fleet
-        .command(&[
-            "demo",
-            "--keep",
-            "--nodes",
-            "2",
-            "--dir",
-            fleet.sample().to_str().unwrap(),
-        ])
-        .env("TMPDIR", &temporary)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    let (mut demo, temporary, mut lines) = demo_that_stays(&fleet, "2");
     assert!(lines.any(|line| line.unwrap().contains("until Ctrl-C")));
     assert_eq!(processes_in(&temporary), 3);
     demo.kill().unwrap();

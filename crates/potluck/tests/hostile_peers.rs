@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "some of it is for other tests only")]
 mod common;
 mod hostile;
+mod newcomer;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

@@ -3,20 +3,19 @@
 
 #[expect(dead_code, reason = "some of it is for other tests only")]
 mod common;
+mod newcomer;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use potluck_model::api::{HeadQuery, JoinRequest, Labels, Presence};
 use potluck_model::join::JoinString;
 use potluck_model::{Digest, NodeId};
-use potluck_net::api::Client;
 use potluck_net::datagram::Sealer;
 use potluck_net::peer::{Endpoint, Local, PeerConnection, PeerPort, Received};
-use potluck_net::tls;
 use potluck_proto::{Message, Want};
 
 use common::{Fleet, PATIENCE};
+use newcomer::Newcomer;
 
 const NETWORK: u8 = 56;
 
@@ -27,41 +26,21 @@ struct Rogue {
 
 impl Rogue {
     async fn join(join: &JoinString) -> Self {
-        tls::install();
-        let (key, csr) = tls::generate_key_and_csr();
-        let request = JoinRequest {
-            token: join.token.to_hex(),
-            csr,
-            facts: Labels::new(),
-            labels: Labels::new(),
-            replaces: None,
-            operator: false,
-        };
-        let answer = Client::for_joining(join).join(&request).await.unwrap();
-        let identity = tls::Identity::from_pem(&answer.certificate, &key, &answer.ca).unwrap();
-        let config = tls::client_config(Some(&identity), &identity.ca).unwrap();
-        let client = Client::new(join.servers.clone(), config);
-        let presence = Presence {
-            addresses: Vec::new(),
-            facts: Labels::new(),
-            version: "0.1.0".into(),
-            networks: Vec::new(),
-        };
-        client.presence(&presence).await.unwrap();
-        let head = client.head(&HeadQuery::default()).await.unwrap();
+        let newcomer = Newcomer::join(join).await;
+        let head = newcomer.head(Vec::new()).await;
         let mut audience = [0; 32];
         for (byte, pair) in audience.iter_mut().zip(head.audiences[0].key.as_bytes().chunks(2)) {
             *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         }
         let local = Local {
-            identity,
+            identity: newcomer.identity,
             audiences: vec![audience],
         };
         let ip = IpAddr::V4(Ipv4Addr::new(127, 83, NETWORK, 9));
         let port = PeerPort::bind(Some(ip), 0).unwrap();
         let (endpoint, ..) = port.open(&local, Sealer::default()).unwrap();
         Self {
-            node: answer.node,
+            node: newcomer.node,
             endpoint,
         }
     }

@@ -10,19 +10,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use potluck_model::api::{Head, HeadQuery, JoinRequest, Labels, Presence};
+use potluck_model::api::Head;
 use potluck_model::join::JoinString;
 use potluck_model::list::List;
 use potluck_model::{Digest, NodeId, Time};
 use potluck_net::api::Client;
 use potluck_net::datagram::{DatagramPort, SealKey, Sealer};
 use potluck_net::peer::{Endpoint, Incoming, Local, PeerConnection, PeerPort, PeerReceiver, PeerSender, Received};
-use potluck_net::tls;
 use potluck_proto::datagram::{Asking, Header, Lacks, encode_requests, seal_header};
 use potluck_proto::identifier::Identifier;
 use potluck_proto::message::DATA_BYTES_MAX;
 use potluck_proto::{Action, Config, DataHeader, End, Input, ListContent, Message, Runs, Swarm, Want};
 use tokio::sync::mpsc;
+
+use crate::newcomer::Newcomer;
 
 /// What it does when it is asked for something that it said it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,32 +90,11 @@ pub(crate) struct Hostile {
 impl Hostile {
     /// Joins, and says that it holds everything of what is assigned.
     pub(crate) async fn join(join: &JoinString, ip: IpAddr, mischief: Mischief) -> Self {
-        tls::install();
-        let (key, csr) = tls::generate_key_and_csr();
-        let request = JoinRequest {
-            token: join.token.to_hex(),
-            csr,
-            facts: Labels::new(),
-            labels: Labels::new(),
-            replaces: None,
-            operator: false,
-        };
-        let answer = Client::for_joining(join).join(&request).await.unwrap();
-        let identity = tls::Identity::from_pem(&answer.certificate, &key, &answer.ca).unwrap();
-        let client = Client::new(
-            join.servers.clone(),
-            tls::client_config(Some(&identity), &identity.ca).unwrap(),
-        );
+        let newcomer = Newcomer::join(join).await;
         let port = PeerPort::bind(Some(ip), 7443).unwrap();
         let number = port.port();
-        let presence = Presence {
-            addresses: vec![SocketAddr::new(ip, number)],
-            facts: Labels::new(),
-            version: "0.1.0".into(),
-            networks: Vec::new(),
-        };
-        client.presence(&presence).await.unwrap();
-        let head = client.head(&HeadQuery::default()).await.unwrap();
+        let head = newcomer.head(vec![SocketAddr::new(ip, number)]).await;
+        let Newcomer { node, identity, client } = newcomer;
         let audience = key_of(&head.audiences[0].key);
         let local = Local {
             identity,
@@ -122,12 +102,12 @@ impl Hostile {
         };
         let keys: Vec<SealKey> = head.fleet_keys.iter().filter_map(SealKey::parse).collect();
         let (endpoint, incoming, datagrams) = port.open(&local, Sealer::new(&keys)).unwrap();
-        let mut swarm = Swarm::new(Config::new(answer.node, 1, number), [7; 32], Time::ZERO);
+        let mut swarm = Swarm::new(Config::new(node, 1, number), [7; 32], Time::ZERO);
         swarm.handle(Time::ZERO, Input::Audience { key: audience });
         let release = head.assignment.signed.release.clone().unwrap();
         let sizes = tell_of_all(&mut swarm, &client, &head, mischief != Mischief::Claims).await;
         Self {
-            node: answer.node,
+            node,
             victims: Vec::new(),
             endpoint,
             dialled: mpsc::channel(64),
