@@ -48,7 +48,7 @@ def measure(room: Room, _: str) -> dict[str, float]:
         with room.others.watch():
             fleet.launch(node, once=True)
             assert node.agent is not None
-            spent = usage.end_of(node.agent.pid, SECONDS_MAX)
+            spent = usage.end_of_agent(node.agent.pid, node.agent.network_process, SECONDS_MAX)
             expect(node.agent.wait(10) == 0, f"{node.name}: {node.agent.output()[-1000:]}")
         fleet.check(node, published)
         return spent
@@ -63,9 +63,9 @@ def measure(room: Room, _: str) -> dict[str, float]:
         for node in (first, second):
             fleet.launch(node)
         fleet.await_marks([first, second], 60)
-        giving = [usage.cpu(node.agent.pid).own for node in (first, second) if node.agent]
+        giving = [usage.cpu(node.agent.network_process).own for node in (first, second) if node.agent]
         figures["peers"] = once(third).own / gib
-        given = [usage.cpu(node.agent.pid).own for node in (first, second) if node.agent]
+        given = [usage.cpu(node.agent.network_process).own for node in (first, second) if node.agent]
         expect(fleet.measure(third).origin == 0, "the third node loaded from the server")
         figures["serving"] = (sum(given) - sum(giving)) / gib
         for node in (first, second):

@@ -19,6 +19,7 @@ FIGURES = (
     Figure("agent after", "agent, 10 s after it has executed 128 MiB in 204 files", "MiB", reach=20),
     Figure("agent restarted", "agent, restarted with the release in place", "MiB", reach=20),
     Figure("agent peak", "agent, most while it fetches and gives", "MiB"),
+    Figure("keeper idle", "keeper of an idle agent", "MiB"),
     Figure("server idle", "server, idle, nothing published", "MiB"),
     Figure("server after", "server, after publish and a fetch", "MiB"),
     Figure("server peak", "server, most while it takes and gives", "MiB"),
@@ -44,6 +45,8 @@ def measure(room: Room, _: str) -> dict[str, float]:
         node.await_state("unassigned", "waiting")
     time.sleep(IDLE_SECONDS)
     figures["agent idle"] = usage.memory(_pid(first))[0] / MIB
+    assert first.agent is not None
+    figures["keeper idle"] = usage.memory(first.agent.pid)[0] / MIB
     before = usage.cpu(_pid(first)).own
     time.sleep(IDLE_SECONDS)
     figures["agent cpu"] = (usage.cpu(_pid(first)).own - before) / IDLE_SECONDS * 100
@@ -79,4 +82,4 @@ def measure(room: Room, _: str) -> dict[str, float]:
 def _pid(node: Node) -> int:
     expect(node.agent is not None and node.agent.running(), f"the agent of {node.name} does not run")
     assert node.agent is not None
-    return node.agent.pid
+    return node.agent.network_process

@@ -50,6 +50,22 @@ def end_of(pid: int, seconds: float) -> Cpu:
     return cpu(pid)
 
 
+def end_of_agent(keeper: int, network_process: int, seconds: float) -> Cpu:
+    """Waits until an agent has ended: what its network process took, and what the executing process took."""
+    deadline = time.monotonic() + seconds
+    own = 0.0
+    while os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"process {keeper} runs longer than {seconds} s")
+        try:
+            own = max(own, cpu(network_process).own)
+        except OSError:
+            pass  # It ended meanwhile.
+        time.sleep(0.005)
+    total = cpu(keeper)
+    return Cpu(total.own + own, max(0.0, total.children - own))
+
+
 class Others:
     """How much of the machine's CPU others took while something was measured: 0 to 1."""
 

@@ -10,7 +10,7 @@ use potluck_model::Digest;
 use potluck_model::api::ReleaseTrust;
 use potluck_model::assignment::{Assignment, Signed};
 use potluck_model::trace::{Outcome, Recap, What};
-use potluck_provision::{Executor, Job, Machine, Position, Tail};
+use potluck_provision::{Executor, Job, Machine, Position, Provisioner};
 use potluck_store::Store;
 use tokio::sync::mpsc;
 
@@ -64,8 +64,8 @@ pub(crate) fn lacked_something(message: &str) -> bool {
 
 /// Where and as what releases are executed.
 pub(crate) struct Execution {
-    /// The program that executes, and its data directory.
-    program: PathBuf,
+    /// What starts it, and where it is noted what has been executed and reported.
+    provisioner: Provisioner,
     dir: PathBuf,
     /// What `dest` and `creates` are under.
     root: PathBuf,
@@ -96,15 +96,19 @@ pub(crate) struct Prospect {
 }
 
 impl Execution {
-    pub(crate) fn new(program: PathBuf, dir: PathBuf, root: PathBuf) -> Self {
+    pub(crate) fn new(provisioner: Provisioner, dir: PathBuf, root: PathBuf) -> Self {
         let machine = Machine::detect();
         Self {
-            program,
+            provisioner,
             dir,
             root,
             machine,
             halted: Arc::new(AtomicBool::new(false)),
         }
+    }
+
+    pub(crate) fn provisioner(&self) -> Provisioner {
+        self.provisioner.clone()
     }
 
     pub(crate) fn machine(&self) -> Machine {
@@ -132,7 +136,7 @@ impl Execution {
 
     fn run(&self) -> Run {
         Run {
-            program: self.program.clone(),
+            provisioner: self.provisioner.clone(),
             dir: self.dir.clone(),
             root: self.root.clone(),
             halted: Arc::clone(&self.halted),
@@ -173,7 +177,7 @@ fn write<T: serde::Serialize>(path: &Path, document: &T) -> std::io::Result<()> 
 
 /// One run, on a thread where blocking is allowed.
 struct Run {
-    program: PathBuf,
+    provisioner: Provisioner,
     dir: PathBuf,
     root: PathBuf,
     halted: Arc<AtomicBool>,
@@ -216,12 +220,12 @@ impl Run {
 
     /// An executing process that copies ahead; none if another one works, or it does not start.
     fn begin_staging(&self, prospect: &Prospect) -> Option<Executor> {
-        if potluck_provision::running(&self.dir) {
+        if !matches!(self.provisioner.running(), Ok(false)) {
             return None;
         }
-        let started = self.job(prospect, &prospect.held, false).and_then(|job| {
-            Executor::stage(&self.program, &["execute".as_ref()], &self.dir, &job).map_err(|error| error.to_string())
-        });
+        let started = self
+            .job(prospect, &prospect.held, false)
+            .and_then(|job| self.provisioner.stage(&job).map_err(|error| error.to_string()));
         match started {
             Ok(executor) => Some(executor),
             Err(error) => {
@@ -255,7 +259,8 @@ impl Run {
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
         let mut journal = Journal {
-            tail: Tail::new(&self.dir, position),
+            provisioner: self.provisioner.clone(),
+            position,
             position_file,
             recap: None,
             trouble: None,
@@ -286,7 +291,7 @@ impl Run {
         journal.recap.ok_or_else(|| match journal.trouble.take() {
             Some(trouble) => RunFault::lasting(trouble),
             None => {
-                let words = potluck_provision::last_words(&self.dir);
+                let words = self.provisioner.last_words();
                 RunFault::passing(format!(
                     "the executing process ended without a result ({status}) {words}"
                 ))
@@ -303,7 +308,7 @@ impl Run {
     ) -> Result<Option<Executor>, RunFault> {
         let Some(mut executor) = staged else { return Ok(None) };
         if !matches!(executor.finished(), Ok(None)) {
-            let words = potluck_provision::last_words(&self.dir);
+            let words = self.provisioner.last_words();
             tracing::debug!(words, "the process that copied ahead has ended");
             return Ok(None);
         }
@@ -324,10 +329,11 @@ impl Run {
 
     fn begin(&self, order: &Order, journal: &mut Journal) -> Result<Executor, RunFault> {
         // An executing process that a killed agent left behind finishes first.
-        while potluck_provision::running(&self.dir) {
+        let asked = |error: std::io::Error| RunFault::passing(format!("cannot ask for executing processes: {error}"));
+        while self.provisioner.running().map_err(asked)? {
             journal.forward(order);
             if self.halted.load(Ordering::Relaxed)
-                && let Err(error) = potluck_provision::halt(&self.dir)
+                && let Err(error) = self.provisioner.halt()
             {
                 tracing::warn!(%error, "cannot halt the executing process");
             }
@@ -339,12 +345,9 @@ impl Run {
         let job = self
             .job(&order.prospect, &order.contents, order.halted)
             .map_err(RunFault::lasting)?;
-        Executor::start(&self.program, &["execute".as_ref()], &self.dir, &job).map_err(|error| {
-            RunFault::passing(format!(
-                "cannot start the executing process {}: {error}",
-                self.program.display()
-            ))
-        })
+        self.provisioner
+            .start(&job)
+            .map_err(|error| RunFault::passing(error.to_string()))
     }
 
     fn job(&self, prospect: &Prospect, contents: &[Digest], halted: bool) -> Result<Job, String> {
@@ -373,7 +376,8 @@ impl Run {
 
 /// The journal, as far as it was not reported.
 struct Journal {
-    tail: Tail,
+    provisioner: Provisioner,
+    position: Position,
     position_file: PathBuf,
     /// Of the last complete run.
     recap: Option<Recap>,
@@ -389,8 +393,11 @@ impl Journal {
     }
 
     fn forward_some(&mut self, order: &Order) -> bool {
-        let records = match self.tail.poll() {
-            Ok(records) => records,
+        let records = match self.provisioner.poll(self.position) {
+            Ok((records, position)) => {
+                self.position = position;
+                records
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot read the journal of the executing process");
                 return false;
@@ -416,7 +423,7 @@ impl Journal {
             }
             order.outbox.record_at(record.at, record.list, record.what);
         }
-        if let Err(error) = write(&self.position_file, &self.tail.position()) {
+        if let Err(error) = write(&self.position_file, &self.position) {
             tracing::debug!(%error, "cannot note how far the journal was reported");
         }
         true

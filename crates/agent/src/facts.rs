@@ -6,14 +6,18 @@ use potluck_model::api::Labels;
 use potluck_model::facts::Fact;
 use potluck_provision::Machine;
 
+use crate::walls::Confinement;
+
 /// The most characters of a value.
 const CHARS_MAX: usize = 60;
 
 /// The facts that stay as they are while the agent runs, without those that say nothing.
-pub(crate) fn facts() -> Labels {
+pub(crate) fn facts(confinement: &Confinement) -> Labels {
+    let walls = ("walls".to_owned(), Fact::Text(confinement.words()));
     potluck_provision::facts(&Machine::detect(), Path::new("/"))
         .0
         .into_iter()
+        .chain([walls])
         .filter(|(name, _)| name != "root_free_mb")
         .filter_map(|(name, fact)| {
             let value = match fact {
@@ -32,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_node_knows_its_host_name_and_architecture() {
-        let facts = facts();
+        let facts = facts(&Confinement::default());
         assert!(!facts[&"hostname".parse().unwrap()].is_empty());
         assert_eq!(facts[&"arch".parse().unwrap()], std::env::consts::ARCH);
     }

@@ -11,8 +11,10 @@
 //! joining.json    the key of a node that has not been let in yet (secret)
 //! lists.json      lists in the store, with their sizes
 //! events.jsonl    events that the server has not acknowledged
+//! recent.json     lists that were executed last
+//! reported.json   how far the executing process's journal was reported
 //! store/          content (crates/store)
-//! execute/        the executing process (crates/provision)
+//! execute/        the executing process (crates/provision); not the agent's to read where it has a user of its own
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use potluck_model::api::Head;
 use potluck_model::assignment::{Root, Signed};
@@ -34,6 +37,9 @@ use crate::machine::Machine;
 
 /// The layout that this version writes, and the newest it reads.
 const FORMAT: u64 = 1;
+/// An agent whose keeper was killed ends at once, but a little later.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Why the data directory cannot be used. It has not been changed.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +143,12 @@ impl Home {
             .mode(0o600)
             .open(&path)
             .map_err(io("open the lock", &path))?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(HomeError::InUse { dir });
+        let began = Instant::now();
+        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if began.elapsed() > LOCK_WAIT_MAX {
+                return Err(HomeError::InUse { dir });
+            }
+            std::thread::sleep(LOCK_RETRY);
         }
         let home = Self { dir, _lock: lock };
         home.check_format()?;
@@ -226,7 +236,7 @@ impl Home {
 
     /// Forgets what was said to, by and about the node that this data directory was copied from.
     pub(crate) fn forget_node(&self) -> Result<(), HomeError> {
-        for name in ["head.json", "events.jsonl", "execute/trust.json"] {
+        for name in ["head.json", "events.jsonl"] {
             self.remove(name)?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use potluck_model::api::{ErrorKind, JoinAnswer, JoinRequest, Labels};
 use potluck_model::join::{JoinString, fingerprint};
 use potluck_net::api::{ApiFault, Client};
 use potluck_net::tls;
+use potluck_provision::Provisioner;
 use tokio::time::Instant;
 
 use crate::GIVE_UP;
@@ -59,6 +60,9 @@ pub enum JoinFault {
     /// The server's answer does not fit the join string.
     #[error("cannot join: {0}; the server is not the one that the join string was made on, or it was tampered with")]
     Untrusted(String),
+    /// The executing process would go on to believe that this machine is the old node.
+    #[error("cannot make this machine another node than before: {0}")]
+    Forget(std::io::Error),
     /// The identity cannot be kept.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -71,6 +75,7 @@ pub(crate) struct Applicant<'a> {
     pub(crate) facts: &'a Labels,
     pub(crate) labels: &'a Labels,
     pub(crate) machine: &'a Machine,
+    pub(crate) provisioner: &'a Provisioner,
     pub(crate) bind: Option<IpAddr>,
     pub(crate) once: bool,
 }
@@ -177,6 +182,7 @@ async fn admit(
     tls::Identity::from_pem(&joined.certificate, &joined.key, &joined.ca).map_err(untrusted)?;
     if replaces.is_some() {
         home.forget_node()?;
+        applicant.provisioner.forget().map_err(JoinFault::Forget)?;
     }
     home.save_joined(&joined)?;
     home.forget_joining()?;

@@ -28,6 +28,7 @@ mod serving;
 mod shapes;
 mod staging;
 mod totals;
+mod walls;
 mod way_out;
 mod writer;
 
@@ -46,6 +47,7 @@ use potluck_net::datagram::{DatagramPort, Sealer};
 use potluck_net::peer::{Incoming, Local, OpenError, PEER_PORT, PeerPort};
 use potluck_net::tls;
 use potluck_net::watch::Watcher;
+use potluck_provision::Provisioner;
 use potluck_store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -54,6 +56,7 @@ pub use home::HomeError;
 pub use join::JoinFault;
 pub use machine::Machine;
 pub use manners::{Manners, Peering, Serve, ServeError};
+pub use walls::{Confinement, Handover, OwnUser, WallError, Walls, confine};
 
 use driver::{Driver, Event, Tools};
 use execution::Execution;
@@ -84,7 +87,7 @@ pub struct AgentConfig {
     pub data: PathBuf,
     /// How to join; needed the first time only.
     pub join: Option<JoinString>,
-    /// What `dest` and `creates` of steps are under.
+    /// What `dest` and `creates` of steps are under, absolute.
     pub root: PathBuf,
     /// Labels that the node asks for when it joins.
     pub labels: Labels,
@@ -97,8 +100,12 @@ pub struct AgentConfig {
     pub store_max: Option<u64>,
     /// What it gives and takes, and where.
     pub manners: Manners,
-    /// The program that is started as `PROGRAM execute --dir DIR`: this one.
-    pub program: PathBuf,
+    /// Has releases executed.
+    pub provisioner: Provisioner,
+    /// Marks of this machine, read by who may.
+    pub machine: Machine,
+    /// What this process may no longer do.
+    pub confinement: Confinement,
 }
 
 /// How an agent ended.
@@ -151,32 +158,20 @@ pub enum AgentError {
     /// The identity in the data directory is of no use.
     #[error("the node's certificate or key cannot be used: {0}")]
     Identity(#[from] tls::TlsError),
-    /// The root directory does not exist.
-    #[error("the root {path} cannot be used: {source}: create it, or name another with --root")]
-    Root {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
 }
 
 /// Runs a managed node until `shutdown` resolves, or with `once` until it is done.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send) -> Result<Finished, AgentError> {
     tls::install();
-    let root = config.root.canonicalize().map_err(|source| AgentError::Root {
-        path: config.root.clone(),
-        source,
-    })?;
     let home = Home::open(&config.data)?;
-    let facts = facts::facts();
+    let facts = facts::facts(&config.confinement);
     let mut shutdown = std::pin::pin!(shutdown);
-    let machine = Machine::here();
     let applicant = Applicant {
         join: config.join.as_ref(),
         facts: &facts,
         labels: &config.labels,
-        machine: &machine,
+        machine: &config.machine,
+        provisioner: &config.provisioner,
         bind: config.bind,
         once: config.once,
     };
@@ -207,6 +202,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
     let datagrams = Arc::new(datagrams);
     let watcher = Watcher::new().map_err(AgentError::Watch)?;
     tracing::info!(node = %joined.node, port = number, data = %config.data.display(), "the agent runs");
+    config.confinement.report();
 
     let (events, receiver) = mpsc::channel(EVENTS);
     let writer = writer::start(store.clone(), events.clone()).map_err(AgentError::Port)?;
@@ -262,9 +258,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()> + Send)
         room: Room {
             store: home.path("store"),
             execute: home.path("execute"),
-            root: root.clone(),
+            root: config.root.clone(),
         },
-        execution: Execution::new(config.program, home.path("execute"), root),
+        execution: Execution::new(config.provisioner, home.path(""), config.root),
         store_max: config.store_max,
         home,
         joined,

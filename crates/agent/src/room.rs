@@ -161,7 +161,12 @@ fn need<'a>(needs: &'a mut BTreeMap<u64, Need>, path: &Path) -> io::Result<&'a m
                 }
                 return Ok(need);
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            // Nor need this process be permitted to look into every directory on the way.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+                ) => {}
             Err(error) => return Err(error),
         }
     }

@@ -8,12 +8,17 @@ use crate::exit::{Exit, Failure};
 
 /// Reads the file at `path`. A key that no flag has is an error that names the nearest.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("reading settings from {}: {error}", path.display())).exit(Exit::Data))?;
-    parse(path, &text)
+    parse(path, &text(path)?)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
+/// The text of the file at `path`.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("reading settings from {}: {error}", path.display())).exit(Exit::Data))
+}
+
+/// What stands in the file at `path`, of which this is the text.
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
     toml::from_str(text).map_err(|error| {
         let (line, column) = position(text, error.span().map_or(0, |span| span.start));
         let message = explain(error.message());

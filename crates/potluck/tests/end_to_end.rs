@@ -1,6 +1,7 @@
 //! The program as an operator uses it: a server and agents as processes, on loopback addresses, without root.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "some of it is for other tests only")]
 mod common;
 
 use std::fs;
@@ -335,7 +336,8 @@ fn a_killed_demo_takes_its_processes_with_it() {
     let fleet = Fleet::new(10);
     let (mut demo, temporary, mut lines) = demo_that_stays(&fleet, "2");
     assert!(lines.any(|line| line.unwrap().contains("until Ctrl-C")));
-    assert_eq!(processes_in(&temporary), 3);
+    // The server, and for each node the keeper and the network process.
+    assert_eq!(processes_in(&temporary), 5);
     demo.kill().unwrap();
     demo.wait().unwrap();
     let began = Instant::now();

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use common::{Fleet, PATIENCE, POLL, Service};
+use common::{Fleet, PATIENCE, POLL, Service, network_process};
 use hostile::strangers::{flood, received, silent_connections};
 use hostile::{Hostile, Mischief, Tally};
 use tokio::runtime::Runtime;
@@ -184,14 +184,16 @@ impl Holder {
         ip.octets()[2]
     }
 
+    fn process(&self) -> u32 {
+        network_process(self.service.child.id()).unwrap()
+    }
+
     fn files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.service.child.id()))
-            .unwrap()
-            .count()
+        fs::read_dir(format!("/proc/{}/fd", self.process())).unwrap().count()
     }
 
     fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.service.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }

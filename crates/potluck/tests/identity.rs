@@ -1,6 +1,7 @@
 //! Who belongs to the fleet, with real processes: renewing, revoking, approving, copies of a node, operators.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "some of it is for other tests only")]
 mod common;
 
 use std::fs;

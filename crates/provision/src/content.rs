@@ -1,13 +1,14 @@
 //! Bytes of the list's files: read where the agent says that they lie, and verified while they are copied.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use potluck_model::{Digest, Location};
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -177,12 +178,15 @@ pub(crate) fn digest_of(file: &mut File, buffer: &mut Vec<u8>) -> io::Result<Dig
     }
 }
 
-/// Opens what is to be a regular file, without being held up by what is not.
+/// Opens what is to be a regular file, without being held up by what is not, or led elsewhere by a symbolic link.
 fn open_regular(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
-        .open(path)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // Kernels before 5.6, and sandboxes that do not know it.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, flags, Mode::empty())?,
+        other => other?,
+    };
+    let file = File::from(file);
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

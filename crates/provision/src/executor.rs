@@ -1,11 +1,13 @@
 //! The agent's side of the executing process: start it, stop it from starting more, know how the last run ended.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use potluck_model::join::JOIN_VARIABLE;
 use potluck_model::trace::Recap;
@@ -13,9 +15,12 @@ use potluck_model::{ConfigurationName, Digest, UnixMicros};
 
 use crate::job::{self, Arrival, Control, Job, Order};
 use crate::journal::{self, JournalError};
+use crate::keeper::Provisioner;
 
 /// Bytes of the log that `last_words` returns at most.
 const LAST_WORDS_BYTES_MAX: u64 = 2_000;
+/// How often the keeper is asked whether a process has ended that should end soon.
+const WAIT: Duration = Duration::from_millis(10);
 
 /// Why the executing process could not be started or spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +45,22 @@ pub enum ExecutorError {
     /// It does not take its job.
     #[error("cannot hand the job to the executing process: {0}")]
     Pipe(io::Error),
+    /// The keeper does not do as it is asked.
+    #[error("cannot have the executing process started: {0}")]
+    Keeper(io::Error),
 }
 
 /// A running executing process. Dropping this leaves it running: it is found again with `running` and `Tail`.
 pub struct Executor {
-    child: Child,
-    pipe: Option<ChildStdin>,
-    dir: PathBuf,
+    process: Process,
+    pipe: Option<File>,
+}
+
+enum Process {
+    /// This process's own child.
+    Own { child: Child, dir: PathBuf },
+    /// The keeper's.
+    Kept { keeper: Provisioner, id: u32 },
 }
 
 /// What is known of the last run in a directory.
@@ -117,39 +131,21 @@ impl Executor {
     }
 
     fn spawn(program: &Path, args: &[&OsStr], dir: &Path, order: &Order<'_>) -> Result<Self, ExecutorError> {
-        let dir_error = |source| ExecutorError::Dir {
-            path: dir.to_owned(),
-            source,
-        };
-        fs::create_dir_all(dir).map_err(dir_error)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(dir_error)?;
-        let log = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(dir.join("log"))
-            .map_err(dir_error)?;
+        let (child, pipe) = launch(program, args, dir)?;
+        let dir = dir.to_owned();
+        Self::begin(Process::Own { child, dir }, pipe.into(), order)
+    }
+
+    /// One that the keeper has started.
+    pub(crate) fn kept(keeper: Provisioner, id: u32, pipe: File, order: &Order<'_>) -> Result<Self, ExecutorError> {
+        Self::begin(Process::Kept { keeper, id }, pipe, order)
+    }
+
+    fn begin(process: Process, pipe: File, order: &Order<'_>) -> Result<Self, ExecutorError> {
         let line = job::to_line(order).map_err(ExecutorError::Pipe)?;
-        let mut child = Command::new(program)
-            .args(args)
-            .arg("--dir")
-            .arg(dir)
-            // A secret that is none of the steps' business.
-            .env_remove(JOIN_VARIABLE)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|source| ExecutorError::Start {
-                program: program.to_owned(),
-                source,
-            })?;
-        let pipe = child.stdin.take();
         let mut executor = Self {
-            child,
-            pipe,
-            dir: dir.to_owned(),
+            process,
+            pipe: Some(pipe),
         };
         executor.write(&line)?;
         Ok(executor)
@@ -179,12 +175,18 @@ impl Executor {
 
     /// Process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        match &self.process {
+            Process::Own { child, .. } => child.id(),
+            Process::Kept { id, .. } => *id,
+        }
     }
 
     /// No further step starts; the one that runs is finished.
     pub fn halt(&mut self) -> Result<(), ExecutorError> {
-        halt(&self.dir)?;
+        match &self.process {
+            Process::Own { dir, .. } => halt(dir)?,
+            Process::Kept { keeper, .. } => keeper.halt().map_err(ExecutorError::Keeper)?,
+        }
         let line = job::to_line(&Control { halt: true }).map_err(ExecutorError::Pipe)?;
         self.write(&line)
     }
@@ -192,15 +194,61 @@ impl Executor {
     /// How it ended, if it has: success means that the run is over (its records say how), anything else that it was refused
     /// or cut off. Does not wait.
     pub fn finished(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        match &mut self.process {
+            Process::Own { child, .. } => child.try_wait(),
+            Process::Kept { keeper, id } => keeper.finished(*id),
+        }
     }
 
     /// Waits for its end.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        // `Child::wait` closes stdin only if it still has it.
         self.pipe = None;
-        self.child.wait()
+        if let Process::Own { child, .. } = &mut self.process {
+            return child.wait();
+        }
+        loop {
+            if let Some(status) = self.finished()? {
+                return Ok(status);
+            }
+            std::thread::sleep(WAIT);
+        }
     }
+}
+
+/// Starts `program ARGS… --dir DIR`, and gives the pipe that is its stdin.
+pub(crate) fn launch(program: &Path, args: &[&OsStr], dir: &Path) -> Result<(Child, OwnedFd), ExecutorError> {
+    let dir_error = |source| ExecutorError::Dir {
+        path: dir.to_owned(),
+        source,
+    };
+    fs::create_dir_all(dir).map_err(dir_error)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(dir_error)?;
+    let log = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(dir.join("log"))
+        .map_err(dir_error)?;
+    let mut child = Command::new(program)
+        .args(args)
+        .arg("--dir")
+        .arg(dir)
+        // A secret that is none of the steps' business.
+        .env_remove(JOIN_VARIABLE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map_err(|source| ExecutorError::Start {
+            program: program.to_owned(),
+            source,
+        })?;
+    let pipe = child
+        .stdin
+        .take()
+        .ok_or_else(|| ExecutorError::Pipe(io::ErrorKind::BrokenPipe.into()))?;
+    Ok((child, pipe.into()))
 }
 
 /// Halts the executing process in `dir`, also one from before the agent was restarted, whose pipe is gone.

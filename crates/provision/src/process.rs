@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use potluck_model::list::{List, ListError};
 use potluck_model::trace::{Recap, What};
-use potluck_model::{Digest, UnixSeconds};
+use potluck_model::{Digest, Location, UnixSeconds};
 
 use crate::content::{self, Contents};
 use crate::engine::{Engine, Setting};
@@ -68,12 +68,56 @@ pub enum RunError {
     Journal(#[from] JournalError),
 }
 
+/// What the one who starts the executing process says, whatever stands in its jobs.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// The directory under which paths of the machine are.
+    pub root: Option<PathBuf>,
+    /// Digest of the trusted root, as the operator's join string names it: the first job cannot pin another one.
+    pub pin: Option<Digest>,
+    /// The bytes of jobs lie in this directory, and nowhere else. Absolute, without symbolic links.
+    pub store: Option<PathBuf>,
+}
+
+impl Bounds {
+    /// The job, within the bounds.
+    fn apply(&self, job: &mut Job, dir: &Path) -> io::Result<()> {
+        if let Some(root) = &self.root {
+            job.machine_root.clone_from(root);
+        }
+        if let Some(pin) = self.pin
+            && !trust::is_pinned(dir)
+        {
+            job.root_digest = pin;
+        }
+        let contents = job.contents.iter().map(|(_, at)| at);
+        self.check(contents.chain([&job.list]))
+    }
+
+    /// Fails if one of these is not in the store.
+    pub(crate) fn check<'a>(&self, mut locations: impl Iterator<Item = &'a Location>) -> io::Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let outside = |path: &Path| {
+            path.strip_prefix(store).map_or(true, |rest| {
+                rest.components().any(|part| !matches!(part, Component::Normal(_)))
+            })
+        };
+        match locations.find(|at| outside(&at.path)) {
+            Some(at) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is not in the store ({})", at.path.display(), store.display()),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The executing process's `main`: `dir` is its own directory, the job comes over stdin.
 ///
 /// Success means that the run is over, however its steps ended: the records say how (see `Tail`). Otherwise the reason is on
 /// stderr and, where that is possible, in the journal as trouble.
-pub fn main(dir: &Path) -> ExitCode {
-    match process(dir) {
+pub fn main(dir: &Path, bounds: &Bounds) -> ExitCode {
+    match process(dir, bounds) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody else hears it; if that fails, nobody does.
@@ -84,7 +128,7 @@ pub fn main(dir: &Path) -> ExitCode {
 }
 
 /// How the run went; `None`: it was never told to execute.
-fn process(dir: &Path) -> Result<Option<Recap>, RunError> {
+fn process(dir: &Path, bounds: &Bounds) -> Result<Option<Recap>, RunError> {
     // Fails if this is a session of its own already, which is as well.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -102,10 +146,11 @@ fn process(dir: &Path) -> Result<Option<Recap>, RunError> {
     })?;
     let machine = Machine::detect();
     let first = job::read_order(&mut io::stdin().lock()).map_err(RunError::Job)?;
-    let (job, prepared) = match first {
+    let (mut job, prepared) = match first {
         Some(Received::Execute(job)) => (job, None),
-        Some(Received::Stage(job)) => {
-            let told = stager::until_complete(&dir, &job, machine, &mut io::stdin().lock());
+        Some(Received::Stage(mut job)) => {
+            bounds.apply(&mut job, &dir).map_err(RunError::Job)?;
+            let told = stager::until_complete(&dir, &job, bounds, machine, &mut io::stdin().lock());
             match told.map_err(RunError::Job)? {
                 Some(told) => told,
                 None => return Ok(None),
@@ -114,6 +159,7 @@ fn process(dir: &Path) -> Result<Option<Recap>, RunError> {
         Some(Received::Arrived(_)) => return Err(RunError::Job(io::ErrorKind::InvalidData.into())),
         None => return Err(RunError::Job(io::ErrorKind::UnexpectedEof.into())),
     };
+    bounds.apply(&mut job, &dir).map_err(RunError::Job)?;
     let halted = Arc::new(AtomicBool::new(job.halted));
     {
         let halted = Arc::clone(&halted);

@@ -12,7 +12,7 @@ use crate::job::{self, Arrival, Job, Received};
 use crate::journal;
 use crate::machine::Machine;
 use crate::placed::PlacedFiles;
-use crate::process;
+use crate::process::{self, Bounds};
 use crate::root::MachineRoot;
 use crate::shim;
 use crate::stage::Stage;
@@ -96,6 +96,7 @@ impl Inbox {
 pub(crate) fn until_complete(
     dir: &Path,
     job: &Job,
+    bounds: &Bounds,
     machine: Machine,
     input: &mut impl BufRead,
 ) -> io::Result<Option<(Box<Job>, Option<Prepared>)>> {
@@ -105,7 +106,7 @@ pub(crate) fn until_complete(
         None
     });
     let Some((list, digest, mut stage)) = begun else {
-        return Ok(read(input, |_| {})?.map(|job| (job, None)));
+        return Ok(read(input, bounds, |_| {})?.map(|job| (job, None)));
     };
     stage.learn(job.contents.iter().cloned());
     let known: BTreeSet<Digest> = list.contents().iter().map(|content| content.digest).collect();
@@ -125,7 +126,7 @@ pub(crate) fn until_complete(
             }
             stage
         });
-        let told = read(input, |arrivals| {
+        let told = read(input, bounds, |arrivals| {
             inbox.put(arrivals.into_iter().filter(|arrival| known.contains(&arrival.digest)));
         });
         let left = inbox.close();
@@ -150,10 +151,20 @@ pub(crate) fn until_complete(
 }
 
 /// Passes on what has arrived until the job to execute comes; `None` at the end of the pipe.
-fn read(input: &mut impl BufRead, mut arrived: impl FnMut(Vec<Arrival>)) -> io::Result<Option<Box<Job>>> {
+fn read(
+    input: &mut impl BufRead,
+    bounds: &Bounds,
+    mut arrived: impl FnMut(Vec<Arrival>),
+) -> io::Result<Option<Box<Job>>> {
     loop {
         match job::read_order(input)? {
-            Some(Received::Arrived(arrivals)) => arrived(arrivals),
+            Some(Received::Arrived(arrivals)) => {
+                for arrival in &arrivals {
+                    let chunk_list = arrival.part.as_ref().map(|part| &part.chunk_list);
+                    bounds.check(chunk_list.into_iter().chain([&arrival.at]))?;
+                }
+                arrived(arrivals);
+            }
             Some(Received::Execute(job)) => return Ok(Some(job)),
             Some(Received::Stage(_)) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Ok(None),

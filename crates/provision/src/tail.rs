@@ -15,7 +15,7 @@ use crate::journal::{self, JournalError};
 const POLL_BYTES_MAX: usize = 1 << 20;
 
 /// Something that happened, for the agent to report.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// When.
     pub at: UnixMicros,

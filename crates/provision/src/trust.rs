@@ -108,6 +108,11 @@ pub(crate) struct Admitted<'a> {
     pub(crate) target: Option<Target>,
 }
 
+/// Whether a job has pinned a root in `dir` already.
+pub(crate) fn is_pinned(dir: &Path) -> bool {
+    dir.join("trust.json").exists()
+}
+
 /// Verifies what a job says of itself, and notes it (synced) before anything is done with it.
 pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Admitted<'a>, RefusedError> {
     let path = dir.join("trust.json");

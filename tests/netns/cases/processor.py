@@ -48,5 +48,5 @@ def watch(node: Node, action) -> float:
 def used(node: Node) -> float:
     if node.agent is None:
         return 0.0
-    fields = Path(f"/proc/{node.agent.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{node.agent.network_process}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -78,6 +78,18 @@ class Process:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def network_process(self) -> int:
+        """Of an agent: the process that does the work. The one that was started keeps it, and starts executing processes."""
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
+                if parent == self.pid and b"--network-process" in (status.parent / "cmdline").read_bytes():
+                    return int(status.parent.name)
+            except OSError:
+                continue  # It ended meanwhile.
+        raise Failure(f"{self.name} has no network process")
+
     def running(self) -> bool:
         return self._child.poll() is None
 

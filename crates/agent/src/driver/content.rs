@@ -24,9 +24,10 @@ impl Driver {
         );
         let designated = self.designated.as_ref().is_some_and(|release| release.list == list);
         let room = designated.then(|| self.tools.room.clone());
+        let provisioner = self.tools.execution.provisioner();
         tokio::task::spawn_blocking(move || {
-            if let Some(room) = &room
-                && let Err(error) = potluck_provision::discard_staged(&room.execute)
+            if room.is_some()
+                && let Err(error) = provisioner.discard_staged()
             {
                 tracing::debug!(%error, "cannot remove what an executing process that died had copied ahead");
             }

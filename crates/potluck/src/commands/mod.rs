@@ -32,7 +32,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
     let exit = match command {
         Command::Demo(args) => demo::run(args, output),
         Command::Server(args) => server::run(args, global, output),
-        Command::Agent(args) => agent::run(args, global, output),
+        Command::Agent(args) => return agent::run(&args, global, output),
         Command::JoinToken(args) => join_token::run(args, global, output),
         Command::New(args) => new::run(&args, output),
         Command::Publish(args) => publish::run(args, global, output),
@@ -55,7 +55,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Restore(args) => backup::restore(&args, global, output),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args, output),
-        Command::Execute(args) => return Ok(execute::run(&args)),
+        Command::Execute(args) => return Ok(execute::run(args)),
     };
     Ok(exit?.into())
 }

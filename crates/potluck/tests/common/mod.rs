@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +52,21 @@ impl Service {
     }
 }
 
+/// Of an agent with this process id: the process that talks to the network, once it is there.
+pub fn network_process(agent: u32) -> Option<u32> {
+    let processes = fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|pid: &u32| {
+            let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let parent = read("stat")
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split(' ').nth(2)?.parse().ok());
+            parent == Some(agent) && read("cmdline").contains("--network-process")
+        })
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -72,8 +88,11 @@ impl Fleet {
 
     /// With a settings file for the server.
     pub fn with_settings(network: u8, settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Where this runs as root, agents have users of their own, who have to get through here.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let mut fleet = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             network,
             server: None,
         };

@@ -1,11 +1,15 @@
 //! `potluck agent`: the managed node.
 
+mod keeper;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use potluck_agent::{AgentConfig, AgentError, Finished, HomeError, JoinFault, Manners, Serve};
 use potluck_model::LabelKey;
-use potluck_model::join::{JOIN_VARIABLE, JoinString};
+use potluck_model::api::Labels;
+use potluck_model::join::{JOIN_VARIABLE, JoinError, JoinString};
 use potluck_model::rate::{Limit, Schedule, ScheduleError, Window};
 use potluck_model::units::parse_size;
 use potluck_net::api::ApiFault;
@@ -110,6 +114,9 @@ pub(crate) struct Args {
     /// End when standard input closes
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
+    /// Be the process that talks to the network; the agent starts it
+    #[arg(long, hide = true)]
+    network_process: bool,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -150,10 +157,45 @@ enum Peering {
     KnownSites,
 }
 
-pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, Failure> {
-    let (exit_with_stdin, detailed) = (args.exit_with_stdin, args.detailed_exit_code);
-    let once = args.once;
-    let config = configuration(args, global)?;
+pub(crate) fn run(args: &Args, global: &Global, output: Output) -> Result<ExitCode, Failure> {
+    if args.network_process {
+        return network_process(args, global, output).map(Into::into);
+    }
+    let text = args.config.as_deref().map(settings::text).transpose()?;
+    let settings = settings(args, text.as_deref())?;
+    let join = join(args, &settings)?;
+    let wanted = wanted(args, global, settings)?;
+    let found = keeper::Found {
+        data: wanted.data,
+        root: wanted.root,
+        settings: text,
+        join,
+    };
+    keeper::keep(&found, args.exit_with_stdin)
+}
+
+fn network_process(args: &Args, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let keeper::Inside {
+        handover,
+        provisioner,
+        confinement,
+    } = keeper::enter()?;
+    let settings = settings(args, handover.settings.as_deref())?;
+    let wanted = wanted(args, global, settings)?;
+    let join = handover.join.as_deref().map(str::parse).transpose();
+    let config = AgentConfig {
+        data: handover.data,
+        join: join.doing(|| "reading the join string".into())?,
+        root: handover.root,
+        labels: wanted.labels,
+        bind: wanted.bind,
+        once: args.once,
+        store_max: wanted.store_max,
+        manners: wanted.manners,
+        provisioner,
+        machine: handover.machine,
+        confinement,
+    };
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(THREADS_MAX);
@@ -164,26 +206,43 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
         .build()
         .doing(|| "starting the asynchronous runtime".into())?
         .block_on(async {
-            let shutdown = shutdown::requested(exit_with_stdin)?;
+            // Its standard input is the keeper's socket; it ends when the keeper does.
+            let shutdown = shutdown::requested(false)?;
             Box::pin(potluck_agent::run(config, shutdown))
                 .await
                 .map_err(|error| failure(&error))
         })?;
-    if once {
+    if args.once {
         report(&finished, output)?;
     }
-    Ok(exit(&finished, once, detailed))
+    Ok(exit(&finished, args.once, args.detailed_exit_code))
 }
 
-fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
-    let settings: Settings = args
-        .config
-        .as_deref()
-        .map_or_else(|| Ok(Settings::default()), settings::read)?;
-    let in_file = |what: &str, why: String| {
-        let file = args.config.clone().unwrap_or_default();
-        Failure::new(format!("{}: {what}: {why}", file.display())).exit(Exit::Data)
-    };
+/// What flags and settings say, but for the join string.
+struct Wanted {
+    data: PathBuf,
+    root: PathBuf,
+    labels: Labels,
+    bind: Option<IpAddr>,
+    store_max: Option<u64>,
+    manners: Manners,
+}
+
+/// What stands in the settings file, of which this is the text.
+fn settings(args: &Args, text: Option<&str>) -> Result<Settings, Failure> {
+    match (&args.config, text) {
+        (Some(path), Some(text)) => settings::parse(path, text),
+        _ => Ok(Settings::default()),
+    }
+}
+
+/// Something in the settings file is wrong.
+fn in_file(args: &Args, what: &str, why: &str) -> Failure {
+    let file = args.config.clone().unwrap_or_default();
+    Failure::new(format!("{}: {what}: {why}", file.display())).exit(Exit::Data)
+}
+
+fn join(args: &Args, settings: &Settings) -> Result<Option<JoinString>, Failure> {
     let given = |text: &str, by: &str| {
         let parsed = text
             .parse()
@@ -192,20 +251,29 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
     };
     let flagged = args.join.is_some() || args.join_file.is_some();
     let in_environment = std::env::var(JOIN_VARIABLE).ok().filter(|_| !flagged);
-    let join = match (
-        in_environment,
-        args.join,
-        args.join_file,
-        settings.join,
-        settings.join_file,
-    ) {
-        (Some(text), ..) => Some(given(&text, JOIN_VARIABLE)?),
-        (None, Some(text), ..) => Some(given(&text, "--join")?),
-        (None, None, Some(file), ..) | (None, None, None, None, Some(file)) => Some(read_join(&file)?),
-        (None, None, None, Some(text), _) => Some(text.parse().map_err(|error| in_file("join", format!("{error}")))?),
-        (None, None, None, None, None) => None,
-    };
-    let mut labels = args.labels;
+    Ok(
+        match (
+            in_environment,
+            &args.join,
+            &args.join_file,
+            &settings.join,
+            &settings.join_file,
+        ) {
+            (Some(text), ..) => Some(given(&text, JOIN_VARIABLE)?),
+            (None, Some(text), ..) => Some(given(text, "--join")?),
+            (None, None, Some(file), ..) | (None, None, None, None, Some(file)) => Some(read_join(file)?),
+            (None, None, None, Some(text), _) => {
+                let parsed = text.parse();
+                Some(parsed.map_err(|error: JoinError| in_file(args, "join", &error.to_string()))?)
+            }
+            (None, None, None, None, None) => None,
+        },
+    )
+}
+
+fn wanted(args: &Args, global: &Global, settings: Settings) -> Result<Wanted, Failure> {
+    let in_file = |what: &str, why: String| in_file(args, what, &why);
+    let mut labels = args.labels.clone();
     if labels.is_empty() {
         for text in &settings.label {
             labels.push(label(text).map_err(|why| in_file(&format!("label {text:?}"), why))?);
@@ -289,17 +357,13 @@ fn configuration(args: Args, global: &Global) -> Result<AgentConfig, Failure> {
         Some(data) => data,
         None => settings::default_data("node")?,
     };
-    let program = std::env::current_exe().doing(|| "finding this program".into())?;
-    Ok(AgentConfig {
+    Ok(Wanted {
         data,
-        join,
-        root: args.root.or(settings.root).unwrap_or_else(|| "/".into()),
+        root: args.root.clone().or(settings.root).unwrap_or_else(|| "/".into()),
         labels: labels.into_iter().collect(),
         bind: args.bind.or(settings.bind),
-        once: args.once,
         store_max,
         manners,
-        program,
     })
 }
 
@@ -402,14 +466,15 @@ mod tests {
         );
     }
 
-    fn configured(text: &str, flags: &[&str]) -> Result<AgentConfig, Failure> {
+    fn configured(text: &str, flags: &[&str]) -> Result<Wanted, Failure> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.toml");
         std::fs::write(&file, format!("data = \"/nonexistent\"\n{text}")).unwrap();
         let argv = ["potluck", "agent", "--config", file.to_str().unwrap()];
         let cli = Cli::try_parse_from(argv.iter().chain(flags)).unwrap();
         let Command::Agent(args) = cli.command else { panic!() };
-        configuration(args, &cli.global)
+        let read = settings(&args, Some(&settings::text(&file).unwrap()))?;
+        wanted(&args, &cli.global, read)
     }
 
     #[test]
