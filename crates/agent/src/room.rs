@@ -128,7 +128,7 @@ impl Room {
         }
         let mut private = own_copy;
         if commands {
-            let dir = self.execute.join("releases").join(loaded.digest.to_string());
+            let dir = self.execute.join("files").join(loaded.digest.to_string());
             let any = dir.exists();
             let needed = |entry: &&Entry| match entry {
                 Entry::File { digest, .. } => loaded.needs(digest),

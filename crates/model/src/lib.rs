@@ -16,6 +16,7 @@ pub mod join;
 pub mod list;
 mod location;
 mod network;
+pub mod plan;
 pub mod rate;
 pub mod revocations;
 pub mod ring;

@@ -154,8 +154,19 @@ impl List {
     }
 
     /// The entry at `path` and, if that is a directory, all below it, in order of path.
-    pub fn entries_under<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |entry| is_under(entry.path(), path))
+    pub fn entries_under<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let bytes = path.as_bytes();
+        let end = self.entries.partition_point(|entry| {
+            let entry = entry.path().as_bytes();
+            entry < bytes || entry.starts_with(bytes)
+        });
+        let begins = &self.entries[..end];
+        let from = begins.partition_point(|entry| entry.path().as_bytes() < bytes);
+        let len = path.len();
+        // "a-b" stands between "a" and "a/b".
+        begins[from..]
+            .iter()
+            .filter(move |entry| matches!(entry.path().as_bytes().get(len), None | Some(b'/')))
     }
 
     /// The different contents of its files, in the order in which the datagrams' bits stand for them: by digest.

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use potluck_model::list::List;
+use potluck_model::plan::Plan;
 
 use crate::common::{Node, Report};
+use crate::job::Job;
 use crate::machine::Machine;
+use crate::plan;
 use crate::process;
 
 /// A node whose steps find stand-ins before the machine's programs, and that has the machine itself for its root if `machine`.
@@ -51,22 +54,38 @@ impl Bench {
     }
 
     pub(crate) fn execute(&self, list: &List) -> Report {
-        fs::create_dir_all(self.node.dir()).unwrap();
-        let mut job = self.node.job(list);
-        if self.machine {
-            job.machine_root = "/".into();
-        }
-        let mut search: OsString = self.path("programs").into_os_string();
-        search.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+        let job = self.job(list);
         process::run(
             &self.node.dir(),
             &job,
             None,
             &AtomicBool::new(false),
             Machine::default(),
-            search,
+            self.search(),
         )
         .unwrap();
         self.node.news()
+    }
+
+    /// What executing it would do.
+    pub(crate) fn plan(&self, list: &List) -> Plan {
+        let job = self.job(list);
+        plan::plan_job(&self.node.dir(), &job, Machine::default(), self.search()).unwrap()
+    }
+
+    fn job(&self, list: &List) -> Job {
+        fs::create_dir_all(self.node.dir()).unwrap();
+        let mut job = self.node.job(list);
+        if self.machine {
+            job.machine_root = "/".into();
+        }
+        job
+    }
+
+    /// `PATH` of steps.
+    fn search(&self) -> OsString {
+        let mut search: OsString = self.path("programs").into_os_string();
+        search.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+        search
     }
 }

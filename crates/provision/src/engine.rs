@@ -192,7 +192,7 @@ impl<'a> Engine<'a> {
             self.journal.rotate_if_large()?;
         }
         if recap.converged() && !self.halted() {
-            for outcome in steps::file::remove_vanished(self)? {
+            for outcome in steps::stale::remove_vanished(self)? {
                 recap.count(outcome);
             }
         }
@@ -286,7 +286,7 @@ impl<'a> Engine<'a> {
         step.map_or(OnInterrupt::Again, |step| step.on_interrupt)
     }
 
-    fn is_notified(&self, id: &StepId) -> bool {
+    pub(crate) fn is_notified(&self, id: &StepId) -> bool {
         let configuration = &self.setting.list.configuration;
         self.journal.state().notified.contains(&of_step(configuration, id))
     }
@@ -549,7 +549,7 @@ impl<'a> Engine<'a> {
 }
 
 /// Why a step may not start.
-fn blocked(step: &Step, ended: &BTreeMap<StepId, Outcome>, failure: Option<&StepId>) -> Option<String> {
+pub(crate) fn blocked(step: &Step, ended: &BTreeMap<StepId, Outcome>, failure: Option<&StepId>) -> Option<String> {
     let need = step.needs.iter().find_map(|need| match ended.get(need) {
         // What is halted says so itself, and so will this.
         Some(Outcome::Changed | Outcome::Unchanged | Outcome::Skipped | Outcome::Halted) => None,

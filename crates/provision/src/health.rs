@@ -45,7 +45,7 @@ fn watch(engine: &mut Engine<'_>, check: &HealthCheck, start: Instant) -> Result
     loop {
         // The last try may begin just before the time is over.
         engine.give_time(within.saturating_sub(start.elapsed()).max(EVERY) + stable);
-        let command = run::guard_command(engine, &check.run)?;
+        let command = run::guard_command(engine, &check.run, false)?;
         let fault = engine.question(command).and_then(|ended| {
             let what = format!("`{}`", clip(&check.run.join(" ")));
             ended.ok(&what)

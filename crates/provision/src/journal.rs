@@ -111,6 +111,13 @@ impl Journal {
         })
     }
 
+    /// A new journal that goes on from `state`, in a directory that has none.
+    pub(crate) fn of_state(dir: &Path, state: State) -> Result<Self, JournalError> {
+        let mut journal = Self::open(dir)?;
+        journal.state = state;
+        Ok(journal)
+    }
+
     pub(crate) fn state(&self) -> &State {
         &self.state
     }

@@ -1,13 +1,14 @@
 //! What stands under the root.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 
 use potluck_model::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::content;
+use crate::diff::{DIFF_BYTES_MAX, Version};
 use crate::root::{Directories, MachineRoot, split};
 
 /// What stands at a place, as far as it matters.
@@ -91,11 +92,30 @@ impl<'r> Look<'r> {
 
     /// The digest of the file at `path`; `None` if it cannot be read.
     pub(crate) fn digest(&mut self, path: &str) -> Option<Digest> {
+        let mut file = self.open(path)?;
+        content::digest_of(&mut file, &mut self.buffer).ok()
+    }
+
+    /// Bytes and mode of the file at `path`, to be shown; `None`: there is no file.
+    pub(crate) fn version(&mut self, path: &str) -> Option<Version> {
+        let Found::File { size, mode, .. } = self.at(path).ok()? else {
+            return None;
+        };
+        let bytes = self.open(path).filter(|_| size <= DIFF_BYTES_MAX).and_then(|file| {
+            let mut bytes = Vec::new();
+            // It may grow meanwhile.
+            file.take(DIFF_BYTES_MAX).read_to_end(&mut bytes).ok().map(|_| bytes)
+        });
+        Some(Version { bytes, mode })
+    }
+
+    fn open(&mut self, path: &str) -> Option<File> {
         let (parent, name) = split(path);
         let directory = self.directories.at(parent).ok()?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*directory, name, flags, Mode::empty()).ok()?;
-        content::digest_of(&mut File::from(fd), &mut self.buffer).ok()
+        rustix::fs::openat(&*directory, name, flags, Mode::empty())
+            .ok()
+            .map(File::from)
     }
 
     /// Removes a file or a link; true if it was there.

@@ -23,7 +23,7 @@ use crate::state::State;
 use crate::steps;
 
 /// Where private directories are, by the digest of their list.
-const RELEASES: &str = "releases";
+const FILES: &str = "files";
 
 pub(crate) struct Private {
     root: Arc<MachineRoot>,
@@ -99,7 +99,7 @@ fn prepare(setting: &Setting<'_>, staged: Option<Arc<MachineRoot>>) -> io::Resul
         None => Arc::new(open(setting.dir, setting.list, setting.digest)?.0),
     };
     let name = setting.digest.to_string();
-    for entry in fs::read_dir(setting.dir.join(RELEASES))? {
+    for entry in fs::read_dir(setting.dir.join(FILES))? {
         let entry = entry?;
         if entry.file_name().to_str() != Some(&name) {
             remove(&entry.path())?;
@@ -110,7 +110,7 @@ fn prepare(setting: &Setting<'_>, staged: Option<Arc<MachineRoot>>) -> io::Resul
 
 /// A new or earlier directory for this list, without anything that the list does not have; and whether it is new, and empty.
 pub(crate) fn open(dir: &Path, list: &List, digest: Digest) -> io::Result<(MachineRoot, bool)> {
-    let releases = dir.join(RELEASES);
+    let releases = dir.join(FILES);
     fs::create_dir_all(&releases)?;
     let path = releases.join(digest.to_string());
     let new = match fs::create_dir(&path) {

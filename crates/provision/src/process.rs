@@ -20,6 +20,7 @@ use crate::journal::{Journal, JournalError};
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::placed::PlacedFiles;
+use crate::plan;
 use crate::root::MachineRoot;
 use crate::stage;
 use crate::stager::{self, Prepared};
@@ -29,7 +30,7 @@ use crate::trust::{self, RefusedError};
 /// The most bytes of a list.
 const LIST_BYTES_MAX: u64 = 256 << 20;
 /// `PATH` of steps.
-const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why a job was not done. Where there is a journal, it says so there, too.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +145,10 @@ fn process(dir: &Path, bounds: &Bounds) -> Result<Option<Recap>, RunError> {
         path: dir.clone(),
         source,
     })?;
+    plan::remove_left(&dir).map_err(|source| RunError::Dir {
+        path: dir.clone(),
+        source,
+    })?;
     let machine = Machine::detect();
     let first = job::read_order(&mut io::stdin().lock()).map_err(RunError::Job)?;
     let (mut job, prepared) = match first {
@@ -207,6 +212,10 @@ pub(crate) fn run(
         }
     };
     let digest = list.digest();
+    plan::keep(dir, job).map_err(|source| RunError::Dir {
+        path: dir.to_owned(),
+        source,
+    })?;
     let prepared = MachineRoot::open(&job.machine_root)
         .map_err(|source| RunError::Root {
             path: job.machine_root.clone(),

@@ -5,6 +5,7 @@
 use potluck_model::list::{Action, Step};
 
 use crate::engine::{Done, Engine, Fault};
+use crate::plan::Seen;
 
 mod ansible;
 pub(crate) mod archive;
@@ -14,8 +15,10 @@ pub(crate) mod file;
 mod link;
 pub(crate) mod package;
 mod placing;
+mod purge;
 pub(crate) mod run;
 mod service;
+pub(crate) mod stale;
 mod template;
 mod user;
 
@@ -25,6 +28,9 @@ pub(crate) trait Kind {
     fn concerns_machine(&self) -> Option<&'static str> {
         None
     }
+
+    /// What `run` would do now, found out without changing anything. `Err`: it would fail.
+    fn plan(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Seen, Fault>;
 
     /// Makes the machine as the step says, and says whether anything had to be changed. What is as it should be costs no sync:
     /// `Engine::about_to_change` comes before the first change, and `Engine::execute` does that by itself.
@@ -118,6 +124,19 @@ pub(crate) fn sees_to_places(action: &Action) -> bool {
         action,
         Action::File { .. } | Action::Link { .. } | Action::Template { .. }
     )
+}
+
+/// Paths named in a message.
+const NAMED_MAX: usize = 5;
+
+/// What was done, and to which paths: the first of them.
+fn named(what: &str, paths: &[String]) -> String {
+    if paths.is_empty() {
+        return what.to_owned();
+    }
+    let first = paths[..paths.len().min(NAMED_MAX)].join(", ");
+    let more = if paths.len() > NAMED_MAX { ", …" } else { "" };
+    format!("{what}: {first}{more}")
 }
 
 #[cfg(test)]

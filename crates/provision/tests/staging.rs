@@ -188,7 +188,7 @@ fn what_a_script_does_to_its_copies_changes_neither_what_is_placed_nor_what_the_
     executor.execute(&job).unwrap();
     finish(&node, executor);
     is_placed(&node);
-    let private = node.dir().join("releases").join(list.digest().to_string());
+    let private = node.dir().join("files").join(list.digest().to_string());
     assert_eq!(fs::read_to_string(private.join("site/small")).unwrap(), "smallmore\n");
     let mut again = release(&node);
     let Action::Run { args, .. } = &mut again.steps[1].action else {
@@ -205,7 +205,7 @@ fn what_a_script_does_to_its_copies_changes_neither_what_is_placed_nor_what_the_
 #[test]
 fn for_scripts_that_have_run_nothing_is_copied() {
     let node = Node::new();
-    let releases = node.dir().join("releases");
+    let releases = node.dir().join("files");
     for number in 1..=2 {
         let list = node
             .release(number)

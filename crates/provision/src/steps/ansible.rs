@@ -2,11 +2,13 @@
 
 use potluck_model::canonical;
 use potluck_model::list::{Entry, EnvVar, Step};
+use potluck_model::plan::Forecast;
 use potluck_model::trace::Outcome;
 
-use super::Kind;
+use super::{Kind, run};
 use crate::command::Exit;
 use crate::engine::{Done, Engine, Fault, clip, failed};
+use crate::plan::Seen;
 use crate::private;
 
 pub(crate) struct Playbook<'a> {
@@ -18,6 +20,14 @@ pub(crate) struct Playbook<'a> {
 impl Kind for Playbook<'_> {
     fn concerns_machine(&self) -> Option<&'static str> {
         Some("playbooks")
+    }
+
+    fn plan(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Seen, Fault> {
+        run::has_program(engine, "ansible-playbook")?;
+        Ok(Seen::new(
+            Forecast::Run,
+            format!("it would run the playbook {}", self.source),
+        ))
     }
 
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {

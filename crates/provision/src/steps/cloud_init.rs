@@ -3,10 +3,12 @@
 //! The instance's id stays, so that what cloud-init did when the machine was made (host keys, for instance) is not done again.
 
 use potluck_model::list::{Entry, Step};
+use potluck_model::plan::Forecast;
 use potluck_model::trace::Outcome;
 
 use super::{Kind, run};
 use crate::engine::{Done, Engine, Fault, failed};
+use crate::plan::Seen;
 use crate::private;
 use crate::state::Fact;
 
@@ -18,6 +20,16 @@ pub(crate) struct UserData<'a> {
 impl Kind for UserData<'_> {
     fn concerns_machine(&self) -> Option<&'static str> {
         Some("user-data")
+    }
+
+    fn plan(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Seen, Fault> {
+        let setting = engine.setting;
+        if let Some(done) = run::already(engine, run::once(setting.list, step, setting.root.path())) {
+            return Ok(Seen::new(Forecast::Unchanged, done.message));
+        }
+        run::has_program(engine, "cloud-init")?;
+        let message = format!("cloud-init would run {}", self.modules.join(", "));
+        Ok(Seen::new(Forecast::Run, message))
     }
 
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {

@@ -1,15 +1,17 @@
 //! `directory`: makes sure that there is a directory, of this mode and owner. One that is no longer listed stays.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use potluck_model::list::Step;
 use potluck_model::trace::Outcome;
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use rustix::io::Errno;
 
 use super::Kind;
 use crate::accounts;
 use crate::engine::{Done, Engine, Fault, failed};
 use crate::place::Placement;
+use crate::plan::Seen;
 use crate::root::under_root;
 
 /// Permission bits of a directory that is made and has no others.
@@ -23,35 +25,40 @@ pub(crate) struct Directory<'a> {
 }
 
 impl Kind for Directory<'_> {
+    fn plan(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Seen, Fault> {
+        let dest = self.dest;
+        let (owner, group) = self.belongs_to(engine)?;
+        if !self.is_there(engine)? {
+            return Ok(Seen::of_changes(&[format!("made {dest}")]));
+        }
+        let stat = self
+            .open(engine)
+            .and_then(|fd| rustix::fs::fstat(&fd).map_err(|error| self.cannot(error)))?;
+        let mut said = Vec::new();
+        if owner.is_some_and(|uid| uid != stat.st_uid) || group.is_some_and(|gid| gid != stat.st_gid) {
+            said.push("changed its owner".to_owned());
+        }
+        if let Some(mode) = self.mode.filter(|mode| *mode != stat.st_mode & 0o7777) {
+            said.push(format!("changed its mode from {:o} to {mode:o}", stat.st_mode & 0o7777));
+        }
+        Ok(Seen::of_changes(&said))
+    }
+
     fn run(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Done, Fault> {
         let dest = self.dest;
         let path = under_root(dest);
-        let owner = match self.owner {
-            Some(name) => Some(accounts::existing_user(engine, name)?.uid),
-            None => None,
-        };
-        let group = match self.group {
-            Some(name) => Some(accounts::existing_group(engine, name)?),
-            None => None,
-        };
+        let (owner, group) = self.belongs_to(engine)?;
         let setting = engine.setting;
         let mut said = Vec::new();
-        if !setting
-            .root
-            .exists(path)
-            .map_err(|error| failed(format!("cannot look at {dest}: {error}")))?
-        {
+        if !self.is_there(engine)? {
             engine.about_to_change()?;
             let mut placement = Placement::durable(&setting.root, setting.dir)?;
             placement.directory(path, self.mode.unwrap_or(USUAL_MODE))?;
             placement.commit()?;
             said.push(format!("made {dest}"));
         }
-        let io = |error: rustix::io::Errno| failed(format!("cannot see to the directory {dest}: {error}"));
-        let fd = setting
-            .root
-            .directory(path)
-            .map_err(|error| failed(format!("{dest} is no directory that can be used: {error}")))?;
+        let io = |error| self.cannot(error);
+        let fd = self.open(engine)?;
         let stat = rustix::fs::fstat(&fd).map_err(io)?;
         let owner = owner.filter(|uid| *uid != stat.st_uid);
         let group = group.filter(|gid| *gid != stat.st_gid);
@@ -76,5 +83,34 @@ impl Kind for Directory<'_> {
             Outcome::Changed
         };
         Ok(Done::new(outcome, said.join("; ")))
+    }
+}
+
+impl Directory<'_> {
+    /// Numbers of the owner and the group that it is to have.
+    fn belongs_to(&self, engine: &mut Engine<'_>) -> Result<(Option<u32>, Option<u32>), Fault> {
+        let owner = match self.owner {
+            Some(name) => Some(accounts::existing_user(engine, name)?.uid),
+            None => None,
+        };
+        let group = match self.group {
+            Some(name) => Some(accounts::existing_group(engine, name)?),
+            None => None,
+        };
+        Ok((owner, group))
+    }
+
+    fn is_there(&self, engine: &Engine<'_>) -> Result<bool, Fault> {
+        let there = engine.setting.root.exists(under_root(self.dest));
+        there.map_err(|error| failed(format!("cannot look at {}: {error}", self.dest)))
+    }
+
+    fn open(&self, engine: &Engine<'_>) -> Result<OwnedFd, Fault> {
+        let opened = engine.setting.root.directory(under_root(self.dest));
+        opened.map_err(|error| failed(format!("{} is no directory that can be used: {error}", self.dest)))
+    }
+
+    fn cannot(&self, error: Errno) -> Fault {
+        failed(format!("cannot see to the directory {}: {error}", self.dest))
     }
 }

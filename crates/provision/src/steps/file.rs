@@ -3,27 +3,23 @@
 //! A file is as it should be if its bytes, its mode, its kind and its owner are; else it is replaced as a whole. Directories that are
 //! there already stay as they are. Either all of a step's files are replaced or, if one is bad or does not fit on the disk, none.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::collections::BTreeSet;
 
-use potluck_model::StepId;
 use potluck_model::list::{Action, Entry, List, Step};
-use potluck_model::trace::{Outcome, What};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use potluck_model::plan::{Diff, Forecast};
+use potluck_model::trace::Outcome;
 
-use super::{Kind, sees_to_places};
+use super::purge::{Purge, Unwanted};
+use super::stale::{Stale, remove, stale};
+use super::{Kind, named};
+use crate::diff;
 use crate::engine::{Done, Engine, Fault, failed};
-use crate::journal::JournalError;
 use crate::look::{Found, Look};
 use crate::place::Placement;
 use crate::placed::{Placed, Thing};
+use crate::plan::Seen;
 use crate::private::CopyError;
-use crate::root::{MachineRoot, join, under_root};
-
-/// Paths named in a message.
-const NAMED_MAX: usize = 5;
-/// How deep directories that are purged may be nested.
-const PURGE_DEPTH_MAX: usize = 256;
+use crate::root::{join, under_root};
 
 /// The definition of a step.
 pub(crate) struct Placing<'a> {
@@ -35,8 +31,59 @@ pub(crate) struct Placing<'a> {
 }
 
 impl Kind for Placing<'_> {
+    fn plan(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Seen, Fault> {
+        let mut look = Look::new(&engine.setting.root);
+        let state = State::find(engine, step, self, &mut look)?;
+        let unwanted = match &state.purge {
+            Some(purge) => self.unwanted(engine, purge, &state.targets)?,
+            None => Vec::new(),
+        };
+        let purged: Vec<String> = unwanted.iter().map(|unwanted| format!("/{}", unwanted.path)).collect();
+        let removed = state.stale.files(engine);
+        let changes = state.changes();
+        for target in &changes {
+            if !matches!(target.entry, Entry::Directory { .. })
+                && look.at(&target.path).is_ok_and(|found| found == Found::Directory)
+            {
+                return Err(failed(format!(
+                    "cannot place /{}: a directory is in its place: remove it",
+                    target.path
+                )));
+            }
+        }
+        let diffs = changes
+            .iter()
+            .filter_map(|target| diff_of(engine, &mut look, target, self.mode))
+            .collect();
+        Ok(Seen {
+            forecast: if changes.is_empty() && removed.is_empty() && purged.is_empty() {
+                Forecast::Unchanged
+            } else {
+                Forecast::Change
+            },
+            message: state.said(&removed, &purged),
+            diffs,
+        })
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         run(engine, step, self)
+    }
+}
+
+impl Placing<'_> {
+    /// What purging would remove.
+    fn unwanted(&self, engine: &mut Engine<'_>, purge: &Purge, targets: &[Target<'_>]) -> Result<Vec<Unwanted>, Fault> {
+        let list = engine.setting.list;
+        let wanted = engine.wanted.get_or_insert_with(|| wanted(list));
+        let dest = under_root(self.dest);
+        let directories = targets.iter().filter_map(|target| match target.entry {
+            Entry::Directory { .. } => target.path.strip_prefix(dest).map(|rest| rest.trim_start_matches('/')),
+            _ => None,
+        });
+        purge
+            .unwanted(dest, directories, wanted)
+            .map_err(|error| failed(format!("cannot look what else is in {}: {error}", self.dest)))
     }
 }
 
@@ -46,32 +93,89 @@ struct Target<'a> {
     entry: &'a Entry,
 }
 
+/// What is, as far as it concerns a step.
+struct State<'a> {
+    targets: Vec<Target<'a>>,
+    /// Those that are not as listed, by index.
+    differing: BTreeSet<usize>,
+    stale: Stale,
+    /// The directory that is to be purged, if it is there already.
+    purge: Option<Purge>,
+}
+
+impl<'a> State<'a> {
+    fn find(engine: &mut Engine<'a>, step: &Step, placing: &Placing<'_>, look: &mut Look<'_>) -> Result<Self, Fault> {
+        let targets = targets(engine.setting.list, placing);
+        let mut differing = BTreeSet::new();
+        for (index, target) in targets.iter().enumerate() {
+            let same = is_as_listed(look, target, placing.mode)
+                .map_err(|error| failed(format!("cannot look at /{}: {error}", target.path)))?;
+            if !same {
+                differing.insert(index);
+            }
+        }
+        Ok(Self {
+            stale: stale(engine, &step.id, placing.keep, look),
+            purge: open_purge(engine, placing)?,
+            targets,
+            differing,
+        })
+    }
+
+    fn changes(&self) -> Vec<&Target<'a>> {
+        self.differing.iter().map(|index| &self.targets[*index]).collect()
+    }
+
+    /// What is changed, for people.
+    fn said(&self, removed: &[String], purged: &[String]) -> String {
+        let files = |targets: &mut dyn Iterator<Item = &Target<'_>>| {
+            targets
+                .filter(|target| !matches!(target.entry, Entry::Directory { .. }))
+                .map(|target| format!("/{}", target.path))
+                .collect::<Vec<_>>()
+        };
+        let mut said = Vec::new();
+        if !self.differing.is_empty() {
+            let placed = files(&mut self.changes().into_iter());
+            let all = files(&mut self.targets.iter()).len();
+            said.push(named(&format!("placed {} of {all} files", placed.len()), &placed));
+        }
+        said.extend(self.stale.said(removed));
+        if !purged.is_empty() {
+            let removed = format!("removed {} that the release does not have", purged.len());
+            said.push(named(&removed, purged));
+        }
+        said.join("; ")
+    }
+}
+
+fn open_purge(engine: &Engine<'_>, placing: &Placing<'_>) -> Result<Option<Purge>, Fault> {
+    if !placing.purge {
+        return Ok(None);
+    }
+    Purge::open(&engine.setting.root, under_root(placing.dest)).map_err(|error| {
+        failed(format!(
+            "cannot open {} to look what else is in it: {error}",
+            placing.dest
+        ))
+    })
+}
+
 fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Done, Fault> {
     let setting = engine.setting;
-    let targets = targets(setting.list, placing);
     let mut look = Look::new(&setting.root);
-    let mut changes = Vec::new();
-    for target in &targets {
-        let same = is_as_listed(&mut look, target, placing.mode)
-            .map_err(|error| failed(format!("cannot look at /{}: {error}", target.path)))?;
-        if !same {
-            changes.push(target);
-        }
-    }
-    let stale = stale(engine, &step.id, placing.keep, &mut look);
-    if !(changes.is_empty() && stale.remove.is_empty()) {
+    let state = State::find(engine, step, placing, &mut look)?;
+    if !(state.differing.is_empty() && state.stale.remove.is_empty()) {
         engine.about_to_change()?;
     }
-    let changed: BTreeSet<&str> = changes.iter().map(|target| target.path.as_str()).collect();
-    for target in &targets {
+    for (index, target) in state.targets.iter().enumerate() {
         let thing = match target.entry {
             Entry::File { digest, .. } => Thing::File(*digest),
             Entry::Link { target, .. } => Thing::Link(target.clone()),
             // One that was there before is not ours, unless it was.
             Entry::Directory { .. } => {
                 let ours = engine.placed.files().get(&target.path);
-                if changed.contains(target.path.as_str()) || ours.is_some_and(|placed| placed.thing == Thing::Directory)
-                {
+                if state.differing.contains(&index) || ours.is_some_and(|placed| placed.thing == Thing::Directory) {
                     Thing::Directory
                 } else {
                     continue;
@@ -88,98 +192,66 @@ fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Do
         engine.placed.intend(&target.path, placed);
     }
     save(engine)?;
-    place(engine, &changes, placing.mode)?;
-    for target in &targets {
+    place(engine, &state.changes(), placing.mode)?;
+    for target in &state.targets {
         engine.placed.certain(&target.path);
     }
-    let removed = remove(engine, &mut look, &stale)?;
+    let removed = remove(engine, &mut look, &state.stale)?;
     save(engine)?;
-    let purged = if placing.purge {
-        purge(engine, placing, &targets)?
-    } else {
-        Vec::new()
-    };
-
-    let files = |targets: &mut dyn Iterator<Item = &Target<'_>>| {
-        targets
-            .filter(|target| !matches!(target.entry, Entry::Directory { .. }))
-            .map(|target| format!("/{}", target.path))
-            .collect::<Vec<_>>()
-    };
-    let placed = files(&mut changes.iter().copied());
-    let mut said = Vec::new();
-    if !changes.is_empty() {
-        let all = files(&mut targets.iter()).len();
-        said.push(named(&format!("placed {} of {all} files", placed.len()), &placed));
-    }
-    said.extend(stale.said(&removed));
-    if !purged.is_empty() {
-        said.push(named(
-            &format!("removed {} that the release does not have", purged.len()),
-            &purged,
-        ));
-    }
-    let outcome = if changes.is_empty() && removed.is_empty() && purged.is_empty() {
+    let purged = purge(engine, placing, &state.targets)?;
+    let outcome = if state.differing.is_empty() && removed.is_empty() && purged.is_empty() {
         Outcome::Unchanged
     } else {
         Outcome::Changed
     };
-    Ok(Done::new(outcome, said.join("; ")))
+    Ok(Done::new(outcome, state.said(&removed, &purged)))
 }
 
-/// Removes what steps placed that this release does not have any more. They are reported under their old names.
-pub(crate) fn remove_vanished(engine: &mut Engine<'_>) -> Result<Vec<Outcome>, JournalError> {
-    let list = engine.setting.list;
-    let present: BTreeMap<&StepId, bool> = list
-        .steps
-        .iter()
-        .map(|step| (&step.id, sees_to_places(&step.action)))
-        .collect();
-    let vanished: BTreeSet<StepId> = engine
-        .placed
-        .files()
-        .values()
-        .filter(|placed| placed.configuration == list.configuration && present.get(&placed.step) != Some(&true))
-        .map(|placed| placed.step.clone())
-        .collect();
-    let mut outcomes = Vec::new();
-    for old in vanished {
-        let start = Instant::now();
-        let mut look = Look::new(&engine.setting.root);
-        let stale = stale(engine, &old, false, &mut look);
-        let nothing = stale.remove.is_empty() && stale.changed.is_empty();
-        // A step of another kind may have the name now.
-        let name = if present.contains_key(&old) {
-            format!("{old}.removed").parse().unwrap_or_else(|_| old.clone())
-        } else {
-            old
-        };
-        if !nothing {
-            engine.note(What::StepStarted { step: name.clone() }, None)?;
-            engine.about_to_change()?;
-        }
-        let result = remove(engine, &mut look, &stale).and_then(|removed| {
-            save(engine)?;
-            let outcome = if removed.is_empty() {
-                Outcome::Unchanged
-            } else {
-                Outcome::Changed
-            };
-            Ok(Done::new(outcome, stale.said(&removed).join("; ")))
-        });
-        let done = match result {
-            Ok(_) if nothing => continue,
-            Ok(done) => done,
-            Err(Fault::Failed(message)) => Done::new(Outcome::Failed, message),
-            Err(Fault::Journal(error)) => return Err(error),
-        };
-        outcomes.push(engine.end(&name, start, done)?);
+/// Removes what is in the directory and no step of the list places, if it is to be purged.
+fn purge(engine: &mut Engine<'_>, placing: &Placing<'_>, targets: &[Target<'_>]) -> Result<Vec<String>, Fault> {
+    let Some(purge) = open_purge(engine, placing)? else {
+        return Ok(Vec::new());
+    };
+    let unwanted = placing.unwanted(engine, &purge, targets)?;
+    if !unwanted.is_empty() {
+        engine.about_to_change()?;
     }
-    Ok(outcomes)
+    let mut purged = Vec::new();
+    for unwanted in unwanted {
+        purge
+            .remove(&unwanted)
+            .map_err(|error| failed(format!("cannot remove what else is in /{}: {error}", unwanted.path)))?;
+        purged.push(format!("/{}", unwanted.path));
+    }
+    Ok(purged)
+}
+
+/// How a file would change.
+fn diff_of(engine: &mut Engine<'_>, look: &mut Look<'_>, target: &Target<'_>, mode: Option<u32>) -> Option<Diff> {
+    let Entry::File {
+        mode: own,
+        size,
+        digest,
+        ..
+    } = target.entry
+    else {
+        return None;
+    };
+    let bytes = (*size <= diff::DIFF_BYTES_MAX).then(|| {
+        let mut bytes = Vec::new();
+        let copied = engine.contents.copy(*digest, *size, &mut bytes);
+        copied.ok().map(|()| bytes)
+    });
+    let new = diff::Version {
+        bytes: bytes.flatten(),
+        mode: mode.unwrap_or(*own),
+    };
+    let path = format!("/{}", target.path);
+    Some(diff::between(&path, look.version(&target.path).as_ref(), Some(&new)))
 }
 
 /// What a step places, parents before what is in them.
-fn targets<'a>(list: &'a List, placing: &Placing<'a>) -> Vec<Target<'a>> {
+fn targets<'a>(list: &'a List, placing: &Placing<'_>) -> Vec<Target<'a>> {
     paths(list, placing.source, placing.dest)
         .map(|(path, entry)| Target { path, entry })
         .collect()
@@ -188,12 +260,13 @@ fn targets<'a>(list: &'a List, placing: &Placing<'a>) -> Vec<Target<'a>> {
 /// Paths under the root of what a step places, parents before what is in them.
 pub(crate) fn paths<'a>(
     list: &'a List,
-    source: &'a str,
-    dest: &'a str,
+    source: &str,
+    dest: &str,
 ) -> impl Iterator<Item = (String, &'a Entry)> + use<'a> {
+    let (dest, len) = (under_root(dest).to_owned(), source.len());
     list.entries_under(source).map(move |entry| {
-        let rest = entry.path()[source.len()..].trim_start_matches('/');
-        (join(under_root(dest), rest), entry)
+        let rest = entry.path()[len..].trim_start_matches('/');
+        (join(&dest, rest), entry)
     })
 }
 
@@ -257,67 +330,8 @@ fn place(engine: &mut Engine<'_>, changes: &[&Target<'_>], mode: Option<u32>) ->
     Ok(())
 }
 
-/// What a step placed and is not listed any more.
-#[derive(Default)]
-struct Stale {
-    /// As it was placed, deepest first.
-    remove: Vec<String>,
-    /// Changed by somebody: it stays.
-    changed: Vec<String>,
-    /// Not to be remembered.
-    forget: Vec<String>,
-}
-
-impl Stale {
-    fn said(&self, removed: &[String]) -> Vec<String> {
-        let mut said = Vec::new();
-        if !removed.is_empty() {
-            said.push(named(&format!("removed {} no longer listed", removed.len()), removed));
-        }
-        if !self.changed.is_empty() {
-            let left = format!("left {} no longer listed that somebody changed", self.changed.len());
-            said.push(named(&left, &self.changed));
-        }
-        said
-    }
-}
-
-fn stale(engine: &mut Engine<'_>, step: &StepId, keep: bool, look: &mut Look<'_>) -> Stale {
-    let list = engine.setting.list;
-    let wanted = engine.wanted.get_or_insert_with(|| wanted(list));
-    let mut stale = Stale::default();
-    for (path, placed) in engine.placed.files().iter().rev() {
-        if placed.configuration != list.configuration || placed.step != *step || wanted.contains(path) {
-            continue;
-        }
-        stale.forget.push(path.clone());
-        if keep || placed.keep {
-            continue;
-        }
-        let found = look.at(path).unwrap_or(Found::Other);
-        let is = |thing: &Thing| match (thing, &found) {
-            (Thing::Link(target), Found::Link(found)) => target == found,
-            (Thing::Directory, Found::Directory) | (Thing::File(_), Found::File { .. }) => true,
-            _ => false,
-        };
-        let unchanged = |thing: &Thing, look: &mut Look<'_>| match thing {
-            Thing::File(digest) => is(thing) && look.digest(path) == Some(*digest),
-            _ => is(thing),
-        };
-        if found == Found::Nothing {
-            continue;
-        }
-        if unchanged(&placed.thing, look) || placed.before.as_ref().is_some_and(|thing| unchanged(thing, look)) {
-            stale.remove.push(path.clone());
-        } else {
-            stale.changed.push(format!("/{path}"));
-        }
-    }
-    stale
-}
-
 /// Every path that steps of the list place.
-fn wanted(list: &List) -> BTreeSet<String> {
+pub(super) fn wanted(list: &List) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
     for step in &list.steps {
         match &step.action {
@@ -346,145 +360,9 @@ fn wanted(list: &List) -> BTreeSet<String> {
     wanted
 }
 
-/// Returns what was really removed; a directory with other things in it stays.
-fn remove(engine: &mut Engine<'_>, look: &mut Look<'_>, stale: &Stale) -> Result<Vec<String>, Fault> {
-    let mut removed = Vec::new();
-    for path in &stale.remove {
-        let directory = engine
-            .placed
-            .files()
-            .get(path)
-            .is_some_and(|placed| placed.thing == Thing::Directory);
-        let gone = if directory {
-            look.remove_empty(path)
-        } else {
-            look.remove(path)
-        };
-        if gone.map_err(|error| failed(format!("cannot remove /{path}, which is no longer listed: {error}")))?
-            && !directory
-        {
-            removed.push(format!("/{path}"));
-        }
-    }
-    for path in &stale.forget {
-        engine.placed.forget(path);
-    }
-    Ok(removed)
-}
-
-/// Removes what a step placed at other places in an earlier release, and says so; true if anything was.
-pub(crate) fn remove_stale(
-    engine: &mut Engine<'_>,
-    step: &StepId,
-    keep: bool,
-    look: &mut Look<'_>,
-    said: &mut Vec<String>,
-) -> Result<bool, Fault> {
-    let stale = stale(engine, step, keep, look);
-    if !stale.remove.is_empty() {
-        engine.about_to_change()?;
-    }
-    let removed = remove(engine, look, &stale)?;
-    said.extend(stale.said(&removed));
-    Ok(!removed.is_empty())
-}
-
-/// Removes what is in the directory and no step of the list places. Links are removed and not followed.
-fn purge(engine: &mut Engine<'_>, placing: &Placing<'_>, targets: &[Target<'_>]) -> Result<Vec<String>, Fault> {
-    let setting = engine.setting;
-    let wanted = engine.wanted.get_or_insert_with(|| wanted(setting.list)).clone();
-    let fault = |path: &str, error: std::io::Error| failed(format!("cannot remove what else is in /{path}: {error}"));
-    let mut unwanted = Vec::new();
-    for target in targets {
-        let directory = matches!(target.entry, Entry::Directory { .. });
-        if !directory || !is_under_dest(&target.path, placing.dest) {
-            continue;
-        }
-        let names = entries(&setting.root, &target.path).map_err(|error| fault(&target.path, error))?;
-        for (name, is_directory) in names {
-            let path = join(&target.path, &name);
-            // What another step places may lie deeper.
-            let below = format!("{path}/");
-            let holds_wanted = wanted
-                .range(below.clone()..)
-                .next()
-                .is_some_and(|next| next.starts_with(&below));
-            if !wanted.contains(&path) && !holds_wanted {
-                unwanted.push((path, is_directory));
-            }
-        }
-    }
-    if !unwanted.is_empty() {
-        engine.about_to_change()?;
-    }
-    let mut look = Look::new(&setting.root);
-    let mut purged = Vec::new();
-    for (path, is_directory) in unwanted {
-        if is_directory {
-            remove_all(&setting.root, &path, &mut look, 0).map_err(|error| fault(&path, error))?;
-        } else {
-            look.remove(&path).map_err(|error| fault(&path, error))?;
-        }
-        purged.push(format!("/{path}"));
-    }
-    Ok(purged)
-}
-
-fn is_under_dest(path: &str, dest: &str) -> bool {
-    potluck_model::list::is_under(path, under_root(dest))
-}
-
-/// The names in a directory, and whether each is a directory itself. Names that are not UTF-8 are left alone.
-fn entries(root: &MachineRoot, path: &str) -> std::io::Result<Vec<(String, bool)>> {
-    let fd = root.directory(path)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let readable = rustix::fs::openat(fd, ".", flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&readable)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().to_str() else { continue };
-        if name != "." && name != ".." {
-            let stat = rustix::fs::statat(&readable, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            names.push((
-                name.to_owned(),
-                FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
-            ));
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// Removes a directory with all that is in it.
-fn remove_all(root: &MachineRoot, path: &str, look: &mut Look<'_>, depth: usize) -> std::io::Result<()> {
-    if depth > PURGE_DEPTH_MAX {
-        return Err(std::io::Error::other(format!(
-            "it is nested deeper than {PURGE_DEPTH_MAX}"
-        )));
-    }
-    for (name, is_directory) in entries(root, path)? {
-        let below = join(path, &name);
-        if is_directory {
-            remove_all(root, &below, look, depth + 1)?;
-        } else {
-            look.remove(&below)?;
-        }
-    }
-    look.remove_empty(path).map(drop)
-}
-
 pub(super) fn save(engine: &mut Engine<'_>) -> Result<(), Fault> {
     engine
         .placed
         .save()
         .map_err(|error| failed(format!("cannot note which files are placed (placed.json): {error}")))
-}
-
-fn named(what: &str, paths: &[String]) -> String {
-    if paths.is_empty() {
-        return what.to_owned();
-    }
-    let first = paths[..paths.len().min(NAMED_MAX)].join(", ");
-    let more = if paths.len() > NAMED_MAX { ", …" } else { "" };
-    format!("{what}: {first}{more}")
 }

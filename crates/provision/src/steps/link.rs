@@ -3,8 +3,9 @@
 use potluck_model::list::Step;
 
 use super::Kind;
-use super::placing::{Wanted, place};
+use super::placing::{self, Wanted, place};
 use crate::engine::{Done, Engine, Fault};
+use crate::plan::Seen;
 
 pub(crate) struct Link<'a> {
     pub(crate) dest: &'a str,
@@ -12,6 +13,10 @@ pub(crate) struct Link<'a> {
 }
 
 impl Kind for Link<'_> {
+    fn plan(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Seen, Fault> {
+        placing::plan(engine, step, self.dest, &Wanted::Link(self.target), false)
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         place(engine, step, self.dest, &Wanted::Link(self.target), false)
     }

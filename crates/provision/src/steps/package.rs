@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 use potluck_model::list::{Entry, Step};
+use potluck_model::plan::Forecast;
 use potluck_model::trace::Outcome;
 
 use super::Kind;
 use crate::command::Exit;
 use crate::engine::{Done, Engine, Fault, clip, failed};
 use crate::machine::PackageManager;
+use crate::plan::Seen;
 
 pub(crate) struct Install<'a> {
     pub(crate) sources: &'a [String],
@@ -20,12 +22,30 @@ impl Kind for Install<'_> {
         Some("packages")
     }
 
+    fn plan(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Seen, Fault> {
+        with_copy(engine, self.sources, |engine, manager, package| {
+            let (readable, installed) = inspect(engine, manager, package)?;
+            Ok(if installed {
+                Seen::new(Forecast::Unchanged, format!("{readable} is installed"))
+            } else {
+                Seen::new(Forecast::Change, format!("installed {readable}"))
+            })
+        })
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
-        run(engine, step, self.sources)
+        with_copy(engine, self.sources, |engine, manager, package| {
+            install(engine, step, manager, package)
+        })
     }
 }
 
-fn run(engine: &mut Engine<'_>, step: &Step, sources: &[String]) -> Result<Done, Fault> {
+/// Does something with a copy of the package that this machine takes.
+fn with_copy<T>(
+    engine: &mut Engine<'_>,
+    sources: &[String],
+    with: impl FnOnce(&mut Engine<'_>, PackageManager, &Path) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let setting = engine.setting;
     let Some(manager) = setting.machine.packages else {
         return Err(failed("unsupported: this machine has neither dpkg nor rpm"));
@@ -45,17 +65,19 @@ fn run(engine: &mut Engine<'_>, step: &Step, sources: &[String]) -> Result<Done,
         Fault::Failed(why) => failed(format!("{source}: {why}")),
         journal @ Fault::Journal(_) => journal,
     })?;
-    let result = install(engine, step, manager, &copy);
+    let result = with(engine, manager, &copy);
     engine.remove_own_copy();
     result
 }
 
-fn install(engine: &mut Engine<'_>, step: &Step, manager: PackageManager, package: &Path) -> Result<Done, Fault> {
-    let tool = |engine: &Engine<'_>, program: &str, args: &[&str]| {
-        let mut command = engine.tool(program);
-        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
+fn tool(engine: &Engine<'_>, program: &str, args: &[&str]) -> Command {
+    let mut command = engine.tool(program);
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Name and version of a package, and whether exactly that is installed.
+fn inspect(engine: &mut Engine<'_>, manager: PackageManager, package: &Path) -> Result<(String, bool), Fault> {
     let mut inspect = match manager {
         PackageManager::Dpkg => tool(
             engine,
@@ -98,6 +120,11 @@ fn install(engine: &mut Engine<'_>, step: &Step, manager: PackageManager, packag
         PackageManager::Rpm => ask(engine, tool(engine, "rpm", &["-q", &identity]))?.is_some(),
     };
     let readable = identity.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    Ok((readable, installed))
+}
+
+fn install(engine: &mut Engine<'_>, step: &Step, manager: PackageManager, package: &Path) -> Result<Done, Fault> {
+    let (readable, installed) = inspect(engine, manager, package)?;
     if installed {
         return Ok(Done::new(Outcome::Unchanged, format!("{readable} is installed")));
     }

@@ -4,13 +4,16 @@ use std::io::Write;
 
 use potluck_model::Digest;
 use potluck_model::list::Step;
+use potluck_model::plan::Forecast;
 use potluck_model::trace::Outcome;
 
-use super::file;
+use super::{file, stale};
+use crate::diff::{self, Version};
 use crate::engine::{Done, Engine, Fault, failed};
 use crate::look::{Found, Look};
 use crate::place::Placement;
 use crate::placed::{Placed, Thing};
+use crate::plan::Seen;
 use crate::private::CopyError;
 use crate::root::under_root;
 
@@ -44,6 +47,54 @@ impl Wanted<'_> {
     }
 }
 
+/// What `place` would do.
+pub(crate) fn plan(
+    engine: &mut Engine<'_>,
+    step: &Step,
+    dest: &str,
+    wanted: &Wanted<'_>,
+    keep: bool,
+) -> Result<Seen, Fault> {
+    let mut look = Look::new(&engine.setting.root);
+    let path = under_root(dest);
+    let there = wanted
+        .is_there(&mut look, path)
+        .map_err(|error| cannot_look(dest, &error))?;
+    let stale = stale::stale(engine, &step.id, keep, &mut look);
+    let removed = stale.files(engine);
+    let mut said = Vec::new();
+    let mut diffs = Vec::new();
+    if !there {
+        if look.at(path).is_ok_and(|found| found == Found::Directory) {
+            return Err(failed(format!(
+                "cannot place {dest}: a directory is in its place: remove it"
+            )));
+        }
+        said.push(format!("placed {dest}"));
+        if let Wanted::File { bytes, mode } = wanted {
+            let new = Version {
+                bytes: (bytes.len() as u64 <= diff::DIFF_BYTES_MAX).then(|| bytes.to_vec()),
+                mode: *mode,
+            };
+            diffs.push(diff::between(dest, look.version(path).as_ref(), Some(&new)));
+        }
+    }
+    said.extend(stale.said(&removed));
+    Ok(Seen {
+        forecast: if there && removed.is_empty() {
+            Forecast::Unchanged
+        } else {
+            Forecast::Change
+        },
+        message: said.join("; "),
+        diffs,
+    })
+}
+
+fn cannot_look(dest: &str, error: &std::io::Error) -> Fault {
+    failed(format!("cannot look at {dest}: {error}"))
+}
+
 /// Places it at `dest`, and removes what the step placed elsewhere in an earlier release.
 pub(crate) fn place(
     engine: &mut Engine<'_>,
@@ -57,7 +108,7 @@ pub(crate) fn place(
     let mut look = Look::new(&setting.root);
     let there = wanted
         .is_there(&mut look, path)
-        .map_err(|error| failed(format!("cannot look at {dest}: {error}")))?;
+        .map_err(|error| cannot_look(dest, &error))?;
     let placed = Placed {
         configuration: setting.list.configuration.clone(),
         step: step.id.clone(),
@@ -84,7 +135,7 @@ pub(crate) fn place(
     if !there {
         said.push(format!("placed {dest}"));
     }
-    let removed = file::remove_stale(engine, &step.id, keep, &mut look, &mut said)?;
+    let removed = stale::remove_stale(engine, &step.id, keep, &mut look, &mut said)?;
     file::save(engine)?;
     let outcome = if there && !removed {
         Outcome::Unchanged

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use potluck_model::canonical;
 use potluck_model::list::{Action, Entry, EnvVar, ExitMeaning, ExitOutcome, List, Step};
+use potluck_model::plan::Forecast;
 use potluck_model::trace::Outcome;
 use potluck_model::{ConfigurationName, Digest, StepId};
 use serde::Serialize;
@@ -18,8 +19,12 @@ use super::Kind;
 use crate::accounts;
 use crate::command::{Exit, signal_name};
 use crate::engine::{Done, Engine, Fault, clip, failed};
+use crate::plan::Seen;
 use crate::private;
 use crate::state::Fact;
+
+/// The most bytes of a line that names an interpreter, as in the kernel.
+const INTERPRETER_BYTES_MAX: u64 = 256;
 
 /// What a run-once step is remembered by: its definition and its inputs.
 #[derive(Serialize)]
@@ -40,6 +45,23 @@ pub(crate) struct Run<'a> {
 }
 
 impl Kind for Run<'_> {
+    fn plan(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Seen, Fault> {
+        let setting = engine.setting;
+        let script = setting
+            .list
+            .entry(self.source)
+            .ok_or_else(|| failed(format!("{} is not in the list", self.source)))?;
+        if let Some(done) = already(engine, once(setting.list, step, setting.root.path())) {
+            return Ok(Seen::new(Forecast::Unchanged, done.message));
+        }
+        if let Some(name) = self.user {
+            accounts::existing_user(engine, name)?;
+        }
+        let command = script_command(engine, script, false)?;
+        interpreter(engine, self.source, &command)?;
+        Ok(Seen::new(Forecast::Run, format!("it would run {}", self.source)))
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         run(engine, step, self)
     }
@@ -119,6 +141,45 @@ fn run(engine: &mut Engine<'_>, step: &Step, own: &Run<'_>) -> Result<Done, Faul
     })
 }
 
+/// Fails if what is to run `source`, or its interpreter, is not on the machine.
+fn interpreter(engine: &Engine<'_>, source: &str, command: &Command) -> Result<(), Fault> {
+    let program = Path::new(command.get_program());
+    if program == Path::new("sh") {
+        return has_program(engine, "sh");
+    }
+    let mut line = Vec::new();
+    let read = fs::File::open(program).and_then(|file| file.take(INTERPRETER_BYTES_MAX).read_to_end(&mut line));
+    read.map_err(|error| failed(format!("cannot read the private copy of {source}: {error}")))?;
+    let Some(first) = line.strip_prefix(b"#!") else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(first.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
+    let mut words = text.split_whitespace();
+    let Some(interpreter) = words.next() else {
+        return Ok(());
+    };
+    if !Path::new(interpreter).exists() {
+        return Err(failed(format!(
+            "the interpreter {interpreter}, which {source} names, is not installed here: a package step before this one can see to that"
+        )));
+    }
+    let is_env = Path::new(interpreter).file_name().is_some_and(|name| name == "env");
+    match words.find(|word| !word.starts_with('-') && !word.contains('=')) {
+        Some(name) if is_env => has_program(engine, name),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if there is no such program where steps look for programs.
+pub(crate) fn has_program(engine: &Engine<'_>, name: &str) -> Result<(), Fault> {
+    if std::env::split_paths(&engine.setting.search).any(|dir| dir.join(name).exists()) {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "{name} is not installed here: a package step before this one can see to that"
+    )))
+}
+
 /// What a step is remembered by that runs once; `None` for any other.
 pub(crate) fn once(list: &List, step: &Step, root: &Path) -> Option<Digest> {
     let (source, inputs) = match &step.action {
@@ -143,7 +204,8 @@ pub(crate) fn once(list: &List, step: &Step, root: &Path) -> Option<Digest> {
 }
 
 /// The command of a guard or a health check, in the private directory and with the environment of a script.
-pub(crate) fn guard_command(engine: &mut Engine<'_>, words: &[String]) -> Result<Command, Fault> {
+/// `for_other`: it can be run by another user.
+pub(crate) fn guard_command(engine: &mut Engine<'_>, words: &[String], for_other: bool) -> Result<Command, Fault> {
     let (program, args) = words.split_first().ok_or_else(|| failed("the command is empty"))?;
     // `./check.sh` is the release's own; `/bin/test` and `test` are the machine's.
     let own = program
@@ -151,7 +213,7 @@ pub(crate) fn guard_command(engine: &mut Engine<'_>, words: &[String]) -> Result
         .or_else(|| (program.contains('/') && !program.starts_with('/')).then_some(program.as_str()));
     let entry = own.and_then(|path| engine.setting.list.entry(path));
     let mut command = match (entry, own) {
-        (Some(entry @ Entry::File { .. }), _) => script_command(engine, entry, false)?,
+        (Some(entry @ Entry::File { .. }), _) => script_command(engine, entry, for_other)?,
         (_, Some(path)) => Command::new(private::of(engine)?.path().join(path)),
         (_, None) => Command::new(program),
     };
@@ -162,7 +224,7 @@ pub(crate) fn guard_command(engine: &mut Engine<'_>, words: &[String]) -> Result
 
 /// Whether the guard says that nothing is to be done.
 pub(crate) fn guard(engine: &mut Engine<'_>, step: &Step, unless: &[String]) -> Result<bool, Fault> {
-    let command = guard_command(engine, unless)?;
+    let command = guard_command(engine, unless, false)?;
     let ended = engine.execute(step, command, false).map_err(|fault| match fault {
         Fault::Failed(why) => failed(format!("its guard `{}`: {why}", clip(&unless.join(" ")))),
         journal @ Fault::Journal(_) => journal,

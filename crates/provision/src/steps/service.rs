@@ -8,6 +8,7 @@ use potluck_model::trace::Outcome;
 use super::Kind;
 use crate::command::Exit;
 use crate::engine::{Done, Engine, Fault, clip, failed};
+use crate::plan::Seen;
 
 pub(crate) struct Service<'a> {
     pub(crate) name: &'a str,
@@ -20,12 +21,40 @@ impl Kind for Service<'_> {
         Some("services")
     }
 
+    fn plan(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Seen, Fault> {
+        let said: Vec<String> = self.todo(engine)?.iter().map(|todo| todo.said.to_owned()).collect();
+        Ok(Seen::of_changes(&said))
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
-        let name = self.name;
         // A file of a unit may have been placed by a step before this one.
-        if property(engine, name, "NeedDaemonReload")? == "yes" {
+        if property(engine, self.name, "NeedDaemonReload")? == "yes" {
             systemctl(engine, step, &["daemon-reload"])?;
         }
+        let mut said = Vec::new();
+        for todo in self.todo(engine)? {
+            systemctl(engine, step, &[todo.verb, self.name])?;
+            said.push(todo.said);
+        }
+        let outcome = if said.is_empty() {
+            Outcome::Unchanged
+        } else {
+            Outcome::Changed
+        };
+        Ok(Done::new(outcome, said.join("; ")))
+    }
+}
+
+/// Something that is to be done with a unit.
+struct Todo {
+    verb: &'static str,
+    said: &'static str,
+}
+
+impl Service<'_> {
+    /// What makes the unit as it should be, in order.
+    fn todo(&self, engine: &mut Engine<'_>) -> Result<Vec<Todo>, Fault> {
+        let name = self.name;
         match property(engine, name, "LoadState")?.as_str() {
             "loaded" => {}
             "not-found" => {
@@ -36,7 +65,8 @@ impl Kind for Service<'_> {
             "masked" => return Err(failed(format!("{name} is masked: systemctl unmask {name}"))),
             other => return Err(failed(format!("{name} cannot be used: systemd says {}", clip(other)))),
         }
-        let mut said = Vec::new();
+        let mut todo = Vec::new();
+        let mut push = |verb, said| todo.push(Todo { verb, said });
         if let Some(enabled) = self.enabled {
             let state = property(engine, name, "UnitFileState")?;
             // Units without an [Install] section are neither, and start when others want them.
@@ -46,40 +76,23 @@ impl Kind for Service<'_> {
             );
             let is_not = !matches!(state.as_str(), "enabled" | "enabled-runtime" | "alias");
             if enabled && !is {
-                systemctl(engine, step, &["enable", name])?;
-                said.push("enabled it");
+                push("enable", "enabled it");
             } else if !enabled && !is_not {
-                systemctl(engine, step, &["disable", name])?;
-                said.push("disabled it");
+                push("disable", "disabled it");
             }
         }
         let active = property(engine, name, "ActiveState")?;
         let runs = matches!(active.as_str(), "active" | "reloading" | "activating");
         match self.state {
-            Some(ServiceState::Started) if !runs => {
-                systemctl(engine, step, &["start", name])?;
-                said.push("started it");
-            }
+            Some(ServiceState::Started) if !runs => push("start", "started it"),
             Some(ServiceState::Stopped) if !matches!(active.as_str(), "inactive" | "failed") => {
-                systemctl(engine, step, &["stop", name])?;
-                said.push("stopped it");
+                push("stop", "stopped it");
             }
-            Some(ServiceState::Restarted) => {
-                systemctl(engine, step, &["restart", name])?;
-                said.push("restarted it");
-            }
-            Some(ServiceState::Reloaded) => {
-                systemctl(engine, step, &["reload-or-restart", name])?;
-                said.push("reloaded it");
-            }
+            Some(ServiceState::Restarted) => push("restart", "restarted it"),
+            Some(ServiceState::Reloaded) => push("reload-or-restart", "reloaded it"),
             _ => {}
         }
-        let outcome = if said.is_empty() {
-            Outcome::Unchanged
-        } else {
-            Outcome::Changed
-        };
-        Ok(Done::new(outcome, said.join("; ")))
+        Ok(todo)
     }
 }
 

@@ -4,8 +4,9 @@ use potluck_model::list::{Entry, Step};
 use potluck_model::template::{Subject, TEMPLATE_BYTES_MAX, render};
 
 use super::Kind;
-use super::placing::{Wanted, place};
+use super::placing::{self, Wanted, place};
 use crate::engine::{Done, Engine, Fault, failed};
+use crate::plan::Seen;
 
 pub(crate) struct Template<'a> {
     pub(crate) source: &'a str,
@@ -15,7 +16,22 @@ pub(crate) struct Template<'a> {
 }
 
 impl Kind for Template<'_> {
+    fn plan(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Seen, Fault> {
+        let (text, mode) = self.render(engine)?;
+        let bytes = text.as_bytes();
+        placing::plan(engine, step, self.dest, &Wanted::File { bytes, mode }, self.keep)
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
+        let (text, mode) = self.render(engine)?;
+        let bytes = text.as_bytes();
+        place(engine, step, self.dest, &Wanted::File { bytes, mode }, self.keep)
+    }
+}
+
+impl Template<'_> {
+    /// The text, and the mode that its file gets.
+    fn render(&self, engine: &mut Engine<'_>) -> Result<(String, u32), Fault> {
         let setting = engine.setting;
         let source = self.source;
         let Some(Entry::File { digest, size, mode, .. }) = setting.list.entry(source) else {
@@ -41,10 +57,6 @@ impl Kind for Template<'_> {
         };
         let rendered = render(&text, &setting.list.settings, &subject)
             .map_err(|error| failed(format!("{source} does not render: {error}")))?;
-        let wanted = Wanted::File {
-            bytes: rendered.as_bytes(),
-            mode: self.mode.unwrap_or(*mode),
-        };
-        place(engine, step, self.dest, &wanted, self.keep)
+        Ok((rendered, self.mode.unwrap_or(*mode)))
     }
 }

@@ -9,6 +9,7 @@ use super::Kind;
 use crate::accounts::{self, Account};
 use crate::command::Exit;
 use crate::engine::{Done, Engine, Fault, clip, failed};
+use crate::plan::Seen;
 
 /// Adds lines to `~/.ssh/authorized_keys`, run as the user whose they are: what the user put there instead, a link for instance,
 /// leads nowhere that the user may not write anyway. `KEYS` holds the lines; exit code 3: all are there.
@@ -44,6 +45,28 @@ impl Kind for User<'_> {
         Some("users")
     }
 
+    fn plan(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Seen, Fault> {
+        let mut said = Vec::new();
+        let lacks_keys = match accounts::user(engine, self.name)? {
+            None => {
+                said.push("made the user".to_owned());
+                !self.ssh_keys.is_empty()
+            }
+            Some(account) => {
+                self.check_number(&account)?;
+                let (_, changes) = self.change(engine, &account)?;
+                if !changes.is_empty() {
+                    said.push(format!("changed its {}", changes.join(", ")));
+                }
+                !self.ssh_keys.is_empty() && self.lacks_keys(engine, &account)?
+            }
+        };
+        if lacks_keys {
+            said.push("added ssh keys".to_owned());
+        }
+        Ok(Seen::of_changes(&said))
+    }
+
     fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         let mut said = Vec::new();
         match accounts::user(engine, self.name)? {
@@ -53,12 +76,7 @@ impl Kind for User<'_> {
                 said.push("made the user".to_owned());
             }
             Some(account) => {
-                if let Some(uid) = self.uid.filter(|uid| *uid != account.uid) {
-                    return Err(failed(format!(
-                        "the user {} has the number {} and not {uid}: files that belong to it would be left behind; change it by hand",
-                        self.name, account.uid
-                    )));
-                }
+                self.check_number(&account)?;
                 let (command, changes) = self.change(engine, &account)?;
                 if !changes.is_empty() {
                     engine.execute(step, command, true)?.ok("usermod")?;
@@ -82,6 +100,16 @@ impl Kind for User<'_> {
 }
 
 impl User<'_> {
+    fn check_number(&self, account: &Account) -> Result<(), Fault> {
+        match self.uid.filter(|uid| *uid != account.uid) {
+            Some(uid) => Err(failed(format!(
+                "the user {} has the number {} and not {uid}: files that belong to it would be left behind; change it by hand",
+                self.name, account.uid
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn add(&self, engine: &Engine<'_>) -> Command {
         let mut command = engine.tool("useradd");
         if self.system {
@@ -143,29 +171,34 @@ impl User<'_> {
 
     /// Whether keys were lacking, which are there now.
     fn keys(&self, engine: &mut Engine<'_>, step: &Step, account: &Account) -> Result<bool, Fault> {
-        let command = |engine: &Engine<'_>, ask: &str| {
-            let mut command = engine.tool("sh");
-            command
-                .args(["-c", KEYS_SCRIPT])
-                .env("HOME", &account.home)
-                .env("KEYS", self.ssh_keys.join("\n"))
-                .env("ASK", ask);
-            accounts::as_user(command, account)
-        };
-        let ask = command(engine, "1")?;
-        match engine.question(ask)?.exit {
-            Exit::Code(3) => return Ok(false),
-            Exit::Code(0) => {}
-            exit => {
-                return Err(failed(format!(
-                    "cannot look at the ssh keys of {}: {exit:?}",
-                    self.name
-                )));
-            }
+        if !self.lacks_keys(engine, account)? {
+            return Ok(false);
         }
-        let add = command(engine, "")?;
+        let add = self.keys_command(engine, account, "")?;
         let ended = engine.execute(step, add, true)?;
         ended.ok("adding ssh keys")?;
         Ok(true)
+    }
+
+    fn lacks_keys(&self, engine: &mut Engine<'_>, account: &Account) -> Result<bool, Fault> {
+        let ask = self.keys_command(engine, account, "1")?;
+        match engine.question(ask)?.exit {
+            Exit::Code(3) => Ok(false),
+            Exit::Code(0) => Ok(true),
+            exit => Err(failed(format!(
+                "cannot look at the ssh keys of {}: {exit:?}",
+                self.name
+            ))),
+        }
+    }
+
+    fn keys_command(&self, engine: &Engine<'_>, account: &Account, ask: &str) -> Result<Command, Fault> {
+        let mut command = engine.tool("sh");
+        command
+            .args(["-c", KEYS_SCRIPT])
+            .env("HOME", &account.home)
+            .env("KEYS", self.ssh_keys.join("\n"))
+            .env("ASK", ask);
+        accounts::as_user(command, account)
     }
 }

@@ -244,7 +244,7 @@ fn the_private_directory_is_as_the_list_says_in_every_run_whatever_steps_did_to_
     assert_eq!(execute(&node, &list).output("a"), first);
     let other = node.release(2).script("a", "exit 0").list();
     execute(&node, &other);
-    let releases = below(&node.dir().join("releases"));
+    let releases = below(&node.dir().join("files"));
     assert_eq!(releases[0], other.digest().to_string());
     assert_eq!(releases.len(), 2, "{releases:?}");
 }
