@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Node(commands::status::NodeArgs),
     Logs(commands::logs::Args),
     Trace(commands::trace::Args),
+    Plan(commands::plan::Args),
     Facts(commands::facts::Args),
     Approve(commands::membership::ApproveArgs),
     Revoke(commands::membership::RevokeArgs),
@@ -191,6 +192,7 @@ mod tests {
           node         Shows all that the server knows of one node
           logs         Shows what the steps of a node printed, and how they ended
           trace        Shows who a node asked, who answered, where each byte came from, and how each step ended
+          plan         Shows what the assigned release would do on this machine, and changes nothing
           facts        Prints the facts of this machine, which conditions and templates may use
           approve      Admits nodes that wait for it
           revoke       Puts nodes out of the fleet for good

@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Ok = 0,
     /// Something failed; the message says what.
     Failure = 1,
-    /// `agent --once --detailed-exit-code`: converged, and something was changed.
+    /// `agent --once --detailed-exit-code`: converged, and something was changed; `plan --detailed-exit-code`: something would be.
     Changed = 2,
     /// `agent --once`: nothing is assigned to this node.
     Unassigned = 3,

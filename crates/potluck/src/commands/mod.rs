@@ -15,6 +15,7 @@ pub(crate) mod manual;
 pub(crate) mod membership;
 pub(crate) mod new;
 pub(crate) mod operators;
+pub(crate) mod plan;
 pub(crate) mod publish;
 pub(crate) mod server;
 pub(crate) mod shim;
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Node(args) => status::node(&args, global, output),
         Command::Logs(args) => logs::run(&args, global, output),
         Command::Trace(args) => trace::run(&args, global, output),
+        Command::Plan(args) => plan::run(&args, global, output),
         Command::Facts(args) => facts::run(&args, output),
         Command::Approve(args) => membership::approve(&args, global, output),
         Command::Revoke(args) => membership::revoke(args, global, output),

@@ -310,3 +310,16 @@ fn entries_of_a_list_that_no_step_uses_are_in_the_private_directory() {
     let output = execute(&node, &list).output("a");
     assert_eq!(output, ["640 regular file", "777 symbolic link", "a"]);
 }
+
+#[test]
+fn the_files_of_releases_do_not_replace_the_metadata_that_is_believed() {
+    let node = Node::new();
+    let believed = node.dir().join("releases/timestamp.json");
+    fs::create_dir_all(believed.parent().unwrap()).unwrap();
+    fs::write(&believed, "floor").unwrap();
+    for number in 1..3 {
+        let list = node.release(number).script("a", &format!("exit 0 # {number}")).list();
+        assert_eq!(execute(&node, &list).outcome("a"), Changed);
+    }
+    assert_eq!(fs::read_to_string(believed).unwrap(), "floor");
+}
