@@ -56,7 +56,6 @@ pub use lock::running;
 pub use machine::{Machine, PackageManager, usable};
 pub use plan::{PlanError, plan};
 pub use process::{Bounds, RunError, main};
-pub use process::{RunError, main};
 pub use releases::ReleasesError;
 pub use shim::shim_main;
 pub use stage::discard_staged;
