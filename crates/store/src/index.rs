@@ -1,7 +1,10 @@
 //! The index: what is held where. SQLite, so that a batch is in it whole or not at all.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use potluck_model::Digest;
 use potluck_model::chunk_list::{ChunkList, META_BYTES_MAX};
@@ -9,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::error::StoreError;
 use crate::files::Container;
+use crate::known::{Known, Piece, Pieces};
 use crate::pending::{Batch, Pending, Small};
 
 /// Format of the store that this version writes, and the newest that it reads.
@@ -93,6 +97,8 @@ pub(crate) struct Index {
     db: Connection,
     path: PathBuf,
     pub(crate) pending: Pending,
+    /// What was looked up lately.
+    known: RefCell<Known>,
     /// Contents held in part since before this start: they may hold chunks that the index does not know.
     unchecked: BTreeSet<i64>,
 }
@@ -159,6 +165,7 @@ impl Index {
             db,
             path: path.to_owned(),
             pending: Pending::default(),
+            known: RefCell::default(),
             unchecked,
         })
     }
@@ -168,11 +175,17 @@ impl Index {
         if let Some(small) = self.pending.small(digest) {
             return Ok(Some(row_of_small(*digest, small)));
         }
+        if let Some(row) = self.known.borrow_mut().row(digest) {
+            return Ok(Some(self.with_pending(row)));
+        }
         let row = self
             .db
             .prepare_cached("SELECT id, digest, size, pack, start, missing, cut FROM contents WHERE digest = ?1")
             .and_then(|mut statement| statement.query_row([blob(digest)], row_at).optional())
             .map_err(|source| self.fault("looking up a content", source))?;
+        if let Some(row) = row {
+            self.known.borrow_mut().learn(row);
+        }
         Ok(row.map(|row| self.with_pending(row)))
     }
 
@@ -220,23 +233,44 @@ impl Index {
                 held: row.missing == 0,
             }));
         }
-        self.db
-            .prepare_cached("SELECT offset, len, digest, held FROM chunks WHERE content = ?1 AND number = ?2")
-            .and_then(|mut statement| {
-                statement
-                    .query_row(params![row.id, number], |found| {
-                        Ok(Place {
-                            row: *row,
-                            chunk: number,
-                            offset: row.start + found.get::<_, u64>(0)?,
-                            len: found.get(1)?,
-                            digest: Digest::from_bytes(found.get(2)?),
-                            held: found.get::<_, bool>(3)? || self.pending.has_chunk(row.id, number),
-                        })
-                    })
-                    .optional()
-            })
-            .map_err(|source| self.fault("looking up a chunk", source))
+        let known = self.known.borrow_mut().pieces(row);
+        let piece = match known {
+            Pieces::Here(pieces) => pieces.get(number as usize).copied(),
+            Pieces::TooMany => self.pieces(row, number..=number)?.first().copied(),
+            Pieces::Unknown => {
+                let pieces = Arc::new(self.pieces(row, 0..=u32::MAX)?);
+                self.known.borrow_mut().learn_pieces(row, &pieces);
+                pieces.get(number as usize).copied()
+            }
+        };
+        Ok(piece.map(|piece| Place {
+            row: *row,
+            chunk: number,
+            offset: row.start + piece.offset,
+            len: piece.len,
+            digest: piece.digest,
+            held: piece.held || self.pending.has_chunk(row.id, number),
+        }))
+    }
+
+    /// A range of the chunks of `row`, in order: they are numbered without gaps.
+    fn pieces(&self, row: &Row, numbers: RangeInclusive<u32>) -> Result<Vec<Piece>, StoreError> {
+        let query = || -> rusqlite::Result<Vec<Piece>> {
+            let mut statement = self.db.prepare_cached(
+                "SELECT digest, offset, len, held FROM chunks WHERE content = ?1 AND number BETWEEN ?2 AND ?3
+                 ORDER BY number",
+            )?;
+            let pieces = statement.query_map(params![row.id, numbers.start(), numbers.end()], |found| {
+                Ok(Piece {
+                    digest: Digest::from_bytes(found.get(0)?),
+                    offset: found.get(1)?,
+                    len: found.get(2)?,
+                    held: found.get(3)?,
+                })
+            })?;
+            pieces.collect()
+        };
+        query().map_err(|source| self.fault("looking up chunks", source))
     }
 
     /// Places where a chunk with this digest is held, in any content.
@@ -270,16 +304,9 @@ impl Index {
         if row.cut.is_none() {
             return Ok(vec![row.missing == 0]);
         }
-        let query = || -> rusqlite::Result<Vec<bool>> {
-            let mut statement = self
-                .db
-                .prepare_cached("SELECT number, held FROM chunks WHERE content = ?1 ORDER BY number")?;
-            let held = statement.query_map([row.id], |found| {
-                Ok(found.get::<_, bool>(1)? || self.pending.has_chunk(row.id, found.get(0)?))
-            })?;
-            held.collect()
-        };
-        query().map_err(|source| self.fault("looking up the chunks held", source))
+        let pieces = self.pieces(row, 0..=u32::MAX)?;
+        let held = |(number, piece): (u32, Piece)| piece.held || self.pending.has_chunk(row.id, number);
+        Ok((0..).zip(pieces).map(held).collect())
     }
 
     /// Bytes of the chunks of `row` that are not held.
@@ -352,6 +379,7 @@ impl Index {
             insert_chunks(&transaction, row.id, chunks)?;
             transaction.commit()
         };
+        self.known.get_mut().forget(&row.digest);
         replace().map_err(|source| StoreError::index("noting how a content is cut", &self.path, source))?;
         self.pending.forget_content(row.id);
         Ok(Row {
@@ -382,6 +410,7 @@ impl Index {
             return Ok(false);
         }
         let waited = self.pending.forget_chunk(row.id, place.chunk);
+        self.known.get_mut().forget(&row.digest);
         let update = || -> rusqlite::Result<bool> {
             let transaction = self.db.unchecked_transaction()?;
             let changed = transaction.execute(
@@ -408,6 +437,7 @@ impl Index {
             return Ok(false);
         }
         self.pending.forget_content(row.id);
+        self.known.get_mut().forget(&row.digest);
         let update = || -> rusqlite::Result<()> {
             let transaction = self.db.unchecked_transaction()?;
             transaction.execute("UPDATE chunks SET held = 0 WHERE content = ?1", [row.id])?;
@@ -422,6 +452,7 @@ impl Index {
     }
 
     fn forget_small(&mut self, row: &Row) -> Result<bool, StoreError> {
+        self.known.get_mut().forget(&row.digest);
         // The same content may have been put again meanwhile, at another place: that one stays.
         let at_same_place = |small: Small| Some(small.pack) == row.pack && small.start == row.start;
         let waited =
@@ -439,9 +470,10 @@ impl Index {
     /// Enters a batch whose data has been synced, and syncs.
     pub(crate) fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
         let batch = self.pending.unchanged_since(batch);
-        let write = || -> rusqlite::Result<()> {
+        let write = || -> rusqlite::Result<Vec<u32>> {
             self.db.pragma_update(None, "synchronous", "FULL")?;
             let transaction = self.db.unchecked_transaction()?;
+            let mut counts = Vec::with_capacity(batch.chunks.len());
             for (content, chunks) in &batch.chunks {
                 let mut changed = 0;
                 let mut hold = transaction
@@ -452,17 +484,25 @@ impl Index {
                 transaction
                     .prepare_cached("UPDATE contents SET missing = missing - ?2 WHERE id = ?1")?
                     .execute(params![content, changed])?;
+                counts.push(changed as u32);
             }
             insert_smalls(
                 &transaction,
                 batch.smalls.iter().map(|(digest, small)| (*digest, *small)),
             )?;
-            transaction.commit()
+            transaction.commit()?;
+            Ok(counts)
         };
         let written = write();
         let relaxed = self.db.pragma_update(None, "synchronous", "NORMAL");
+        if let Ok(counts) = &written {
+            let known = self.known.get_mut();
+            for ((content, chunks), changed) in batch.chunks.iter().zip(counts) {
+                known.held(*content, chunks.keys().copied(), *changed);
+            }
+        }
         written
-            .and(relaxed)
+            .and_then(|_| relaxed)
             .map_err(|source| self.fault("noting what is held", source))?;
         self.pending.committed(&batch);
         Ok(())
@@ -511,6 +551,7 @@ impl Index {
             }
             transaction.commit()
         };
+        self.known.get_mut().clear();
         write().map_err(|source| self.fault("removing contents", source))?;
         for row in &removed {
             self.pending.forget_content(row.id);

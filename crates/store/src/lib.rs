@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod files;
 mod index;
+mod known;
 mod packs;
 mod pending;
 mod store;
