@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from lab.command import expect
-from rig import payload
+from rig import payload, usage
 from rig.fleet import Fleet
 from rig.payload import CONTENT, Payload
 from rig.room import Room, say
@@ -30,6 +30,7 @@ FIGURES = (
     Figure("slow last/ideal", "Potluck: last slow node executed / ideal"),
     Figure("origin/payload", "Potluck: payload from the origin, by traces / payload, sum of sites / sites"),
     Figure("other sites/payload", "Potluck: bytes between sites / payload", reach=0.01),
+    Figure("cpu", "Potluck: CPU of a node that lived, fetching, giving and executing, per payload", unit="s/GiB"),
     Figure("libtorrent uplink/payload", "libtorrent: bytes over each uplink / payload, the worst"),
     Figure("libtorrent last/ideal", "libtorrent: last healthy node complete / ideal"),
     Figure("aria2 uplink/payload", "aria2: bytes over each uplink / payload, the worst"),
@@ -130,6 +131,7 @@ class Plan:
             )
             fleet.await_marks(living, SECONDS_MAX)
         uplinks = [after - first for after, first in zip(self.uplinks(), before, strict=True)]
+        spent = [usage.cpu(node.agent.pid) for node in living if node.agent]
         runs = {node.name: fleet.measure(node, began) for node in living}
         for node in living:
             fleet.check(node, self.published)
@@ -146,6 +148,10 @@ class Plan:
             f"{trouble}last/ideal": last,
             "complete/ideal": self.over_ideal(max(run.complete for run in healthy)),
             "first/ideal": min(run.executed for run in healthy) / self.ideal,
+            "cpu": sum(each.own + each.children for each in spent)
+            * (payload.MIB << 10)
+            / self.published.bytes
+            / len(living),
             "origin/payload": sum(run.origin for run in runs.values()) / self.sites / self.published.bytes,
         }
         if slow:
