@@ -6,13 +6,17 @@ use std::time::Duration;
 use potluck_model::{Digest, NodeId, Time};
 
 use super::Swarm;
-use super::contents::{Ix, Kind};
+use super::contents::{Ix, Kind, KnownList};
 use super::items::ItemIx;
+use super::peers::Peer;
 use crate::interface::Action;
 use crate::message::{HaveItem, Message, Runs, WANTS_MAX};
 
 /// How long news are collected before they are told: of something that others can fetch now,
 pub(super) const SOON: Duration = Duration::from_millis(15);
+/// of what so many connected peers have as well, and so others can have from them,
+const COMMON: usize = 6;
+const LATER: Duration = Duration::from_millis(250);
 /// of progress with what comes from the origin, for which others wait,
 pub(super) const PROGRESS: Duration = Duration::from_millis(200);
 /// and of anything else.
@@ -57,6 +61,13 @@ impl Swarm {
         self.news.flush_at = Some(self.news.flush_at.map_or(at, |other| other.min(at)));
     }
 
+    /// How soon others are to hear of a part that is whole since now: at once what is rare.
+    pub(super) fn pace_of_news(&self, ix: Ix, chunk: u32) -> Duration {
+        let has = |peer: &Peer| peer.holds.get(ix.0) || peer.partial.get(&ix).is_some_and(|held| held.get(chunk));
+        let holders = self.peers.up().filter(|(_, peer)| has(peer)).take(COMMON).count();
+        if holders < COMMON { SOON } else { LATER }
+    }
+
     /// Tells the news if it is time.
     pub(super) fn announce(&mut self, now: Time) {
         if self.news.flush_at.is_none_or(|at| at > now) {
@@ -72,6 +83,16 @@ impl Swarm {
                 (ix, HaveItem { content, chunks })
             })
             .collect();
+        // Which lists name what there is news of.
+        let named: BTreeMap<Ix, Vec<Digest>> = chunks
+            .iter()
+            .map(|(ix, _)| *ix)
+            .chain(whole.iter().flat_map(|ix| match self.contents.at(*ix).kind {
+                Kind::One { of: Some(of) } => [*ix, of],
+                _ => [*ix, *ix],
+            }))
+            .map(|ix| (ix, self.lists_with(ix)))
+            .collect();
         let mut by_list: BTreeMap<Digest, Runs> = BTreeMap::new();
         for (digest, list) in &self.contents.lists {
             let mut indices: Vec<u32> = whole
@@ -85,7 +106,7 @@ impl Swarm {
         }
         let nodes: Vec<NodeId> = self.peers.up().map(|(node, _)| node).collect();
         for node in nodes {
-            self.announce_to(node, &whole, &chunks, &by_list);
+            self.announce_to(node, &whole, &chunks, &by_list, &named);
         }
     }
 
@@ -95,6 +116,7 @@ impl Swarm {
         whole: &BTreeSet<Ix>,
         chunks: &[(Ix, HaveItem)],
         by_list: &BTreeMap<Digest, Runs>,
+        named: &BTreeMap<Ix, Vec<Digest>>,
     ) {
         let peer = &self.peers.table[&node];
         // What it has already, it need not be told.
@@ -115,12 +137,9 @@ impl Swarm {
             }
         }
         let followed = |ix: Ix| {
-            peer.follows.iter().any(|list| {
-                self.contents
-                    .lists
-                    .get(list)
-                    .is_some_and(|list| self.contents.index_in(list, ix).is_some())
-            })
+            named
+                .get(&ix)
+                .is_some_and(|lists| lists.iter().any(|list| peer.follows.contains(list)))
         };
         let mut items: Vec<HaveItem> = Vec::new();
         for ix in whole {
@@ -157,6 +176,16 @@ impl Swarm {
         for message in messages {
             self.actions.push_back(Action::Send { peer: node, message });
         }
+    }
+
+    /// The lists that name a content.
+    fn lists_with(&self, ix: Ix) -> Vec<Digest> {
+        let names = |list: &KnownList| self.contents.index_in(list, ix).is_some();
+        let lists = self.contents.lists.iter();
+        lists
+            .filter(|(_, list)| names(list))
+            .map(|(digest, _)| *digest)
+            .collect()
     }
 
     /// Tells a peer all that this node holds of a list.

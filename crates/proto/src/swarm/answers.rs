@@ -154,13 +154,14 @@ impl Swarm {
         let silent = self.is_silent_to(node, &request.asking, multicast && lacks_too);
         let lacks_list = request.lacks_list;
         let ours = designated.is_some();
+        let joined = ours && self.peers.join_crowd(node);
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
         };
         if wants_all_of.is_some() {
             peer.wants_all_of = wants_all_of;
         }
-        let mut news = ours && !std::mem::replace(&mut peer.crowd, true);
+        let mut news = joined;
         peer.lacks_told |= ours;
         if let Some(ix) = list_ix {
             if lacks_list {
@@ -312,10 +313,8 @@ impl Swarm {
         if answer.list_lacked {
             fetching.push(list_ix);
         }
-        if (answer.list_lacked || answer.fetching_everything || !answer.fetching.is_empty())
-            && let Some(peer) = self.peers.table.get_mut(&node)
-        {
-            peer.crowd = true;
+        if answer.list_lacked || answer.fetching_everything || !answer.fetching.is_empty() {
+            self.peers.join_crowd(node);
         }
         if let Some(list) = self.contents.lists.get(&digest) {
             held.extend(answer.held.iter().map(|index| list.contents[index as usize]));

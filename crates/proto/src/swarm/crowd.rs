@@ -69,8 +69,8 @@ impl Swarm {
             return Err(until);
         }
         if let Some((node, since)) = self.items.at(item).claim {
-            let there = |peer: &&Peer| peer.is_up() && !is_silent(now, peer);
-            match self.peers.table.get(&node).filter(there) {
+            let peer = self.peers.table.get(&node);
+            match peer.filter(|peer| peer.is_up() && !is_silent(now, peer)) {
                 Some(peer) => {
                     let deadline = since.max(peer.seat_progress) + self.patience(now, peer);
                     if deadline > now {
@@ -178,27 +178,31 @@ impl Swarm {
 
     /// Whether some peer holds enough of what is lacked for others to have fetched before this node came.
     pub(super) fn is_under_way(&self) -> bool {
-        let lacking = self.lacking_bits();
+        let lacking = self.items.lacking();
         let many = (lacking.count() / 8).max(UNDER_WAY_MIN);
-        self.peers
-            .table
-            .values()
-            .any(|peer| !peer.partial.is_empty() || peer.holds.count_common(&lacking) >= many)
+        self.peers.up().any(|(_, peer)| !peer.partial.is_empty())
+            || self
+                .peers
+                .giving()
+                .iter()
+                .filter_map(|node| self.peers.table.get(node))
+                .any(|peer| peer.holds.count_common(lacking) >= many)
     }
 
     /// Peers that are being dialled, or have not said yet what they hold.
     pub(super) fn arriving(&self, now: Time) -> Vec<NodeId> {
-        self.peers
-            .table
-            .iter()
-            .filter(|(_, peer)| peer.shunned.is_none())
-            .filter(|(_, peer)| match peer.link {
-                Link::None => peer.knocked.is_some_and(|at| now.since(at) < FETCHER_CONNECTS_WITHIN),
-                Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
-                Link::Up { since } => !peer.synced && now.since(since) < SYNCS_WITHIN,
+        let mut tended = self.peers.tended();
+        tended.retain(|node| {
+            self.peers.table.get(node).is_some_and(|peer| {
+                peer.shunned.is_none()
+                    && match peer.link {
+                        Link::None => peer.knocked.is_some_and(|at| now.since(at) < FETCHER_CONNECTS_WITHIN),
+                        Link::Dialling { since } => now.since(since) < HOLDER_CONNECTS_WITHIN,
+                        Link::Up { since } => !peer.synced && now.since(since) < SYNCS_WITHIN,
+                    }
             })
-            .map(|(node, _)| *node)
-            .collect()
+        });
+        tended
     }
 
     /// How long a peer may go without progress in its share.
@@ -365,21 +369,6 @@ impl Swarm {
         own + free.div_ceil(BUNDLE_BYTES) as usize
     }
 
-    /// What the node lacks, as contents; the list itself among them.
-    pub(super) fn lacking_bits(&self) -> Bits {
-        let mut bits = Bits::default();
-        for item in self.items.all() {
-            let item = self.items.at(item);
-            if item.state != State::Done {
-                bits.set(item.content.0);
-                if let Kind::One { of: Some(of) } = self.contents.at(item.content).kind {
-                    bits.set(of.0);
-                }
-            }
-        }
-        bits
-    }
-
     /// Gives up what another is fetching as well who ranks higher for it, if little of it has come so far.
     pub(super) fn yield_shares(&mut self, now: Time) {
         let us = self.config.node;
@@ -394,7 +383,7 @@ impl Swarm {
                     item.state == State::Done
                         || item.claim.is_some_and(|(other, _)| {
                             rank(digest, item.first, other) > rank(digest, item.first, us)
-                                && self.peers.table.get(&other).is_some_and(Peer::is_up)
+                                && self.peers.table.get(&other).is_some_and(|peer| peer.is_up())
                         })
                 })
             })
@@ -427,12 +416,16 @@ pub(super) fn is_there(now: Time, peer: &Peer, full: bool) -> bool {
         Link::Up { .. } => !is_silent(now, peer),
         Link::Dialling { since } => !peer.left && now.since(since) < HOLDER_CONNECTS_WITHIN,
         Link::None => {
-            !peer.left
-                && peer.failures == 0
+            may_come(peer)
                 && ((full || peer.refused) && now.since(peer.heard) < SEAT_LOST
                     || peer
                         .wanting_since
                         .is_some_and(|since| now.since(since) < FETCHER_CONNECTS_WITHIN))
         }
     }
+}
+
+/// Whether nothing says that a peer without a connection is not there.
+pub(super) const fn may_come(peer: &Peer) -> bool {
+    !peer.left && peer.failures == 0
 }

@@ -148,7 +148,11 @@ impl Swarm {
 
     pub(super) fn add_item(&mut self, content: Ix, first: u32, count: u32, bytes: u64) {
         let lot = self.random.u64() as u32;
-        let item = self.items.add(content, first, count, bytes, lot);
+        let of = match self.contents.at(content).kind {
+            Kind::One { of } => of,
+            Kind::Many { .. } => None,
+        };
+        let item = self.items.add((content, of), (first, count), bytes, lot);
         self.recount(item);
     }
 

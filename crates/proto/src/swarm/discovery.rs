@@ -260,25 +260,21 @@ impl Swarm {
 
     /// Whether nobody has answered for something that is lacked.
     fn is_unanswered(&self) -> bool {
-        self.lacking_bits().iter().any(|ix| !self.discovery.answered.get(ix))
+        self.items.lacking().iter().any(|ix| !self.discovery.answered.get(ix))
     }
 
     /// Whether peers give this node what it lacks, so that it need not look for others.
     fn in_good_hands(&self, now: Time) -> bool {
         now.since(self.seats.moved) < GIVEN_FOR
             && self.peers.up().filter(|(_, peer)| peer.crowd || peer.neighbour).count() >= GOOD_HANDS
-            && self.items.unheld().all(|item| self.items.at(item).failed.is_empty())
+            && self.items.failed().next().is_none()
     }
 
     /// What failed before is tried again with the next request, if there is nobody else.
     fn forgive(&mut self) {
-        let failed: Vec<_> = self
-            .items
-            .unheld()
-            .filter(|item| !self.items.at(*item).failed.is_empty())
-            .collect();
+        let failed: Vec<_> = self.items.failed().collect();
         for item in failed {
-            self.items.at_mut(item).failed.clear();
+            self.items.forgive(item);
             self.recount(item);
         }
         self.peers_changed();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use potluck_model::{NodeId, Time};
 
 use super::contents::{Contents, Ix, Kind};
+use crate::bits::Bits;
 use crate::interface::Want;
 use crate::message::Runs;
 
@@ -19,6 +20,8 @@ pub(super) struct ItemIx(pub(super) u32);
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) content: Ix,
+    /// The file that it is the chunk list of.
+    of: Option<Ix>,
     pub(super) first: u32,
     pub(super) count: u32,
     /// Of the chunks that are missing.
@@ -56,21 +59,65 @@ pub(super) enum State {
     Done,
 }
 
+/// An item as a run of chunks of its content.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    first: u32,
+    count: u32,
+    pub(super) item: ItemIx,
+}
+
 /// All items of the designated list, in any state.
 #[derive(Debug, Default)]
 pub(super) struct Items {
     table: Vec<Item>,
     /// Of each content: its items, by first chunk.
-    of: BTreeMap<Ix, Vec<ItemIx>>,
+    of: BTreeMap<Ix, Vec<Part>>,
     /// Idle ones, the rarest first.
     idle: BTreeSet<(u32, u32, ItemIx)>,
     /// Those not done.
     pub(super) open: usize,
+    /// By content, or the file that it is the chunk list of: how many are not done.
+    open_of: Vec<u32>,
+    lacking: Bits,
+    /// Those that some peer failed with.
+    failed: BTreeSet<ItemIx>,
+    /// Something may be had from a peer that could not be had before.
+    pub(super) changed: bool,
 }
 
 impl Items {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Contents of which something is not done; for a chunk list, its file as well.
+    pub(super) const fn lacking(&self) -> &Bits {
+        &self.lacking
+    }
+
+    fn count_open(&mut self, ix: ItemIx, more: bool) {
+        let Item { content, of, .. } = self.table[ix.0 as usize];
+        for at in [Some(content), of].into_iter().flatten() {
+            let place = at.0 as usize;
+            if place >= self.open_of.len() {
+                self.open_of.resize(place + 1, 0);
+            }
+            if more {
+                self.open_of[place] += 1;
+                self.lacking.set(at.0);
+            } else {
+                self.open_of[place] -= 1;
+                if self.open_of[place] == 0 {
+                    self.lacking.clear(at.0);
+                }
+            }
+        }
+        if more {
+            self.open += 1;
+        } else {
+            self.open -= 1;
+        }
     }
 
     pub(super) fn at(&self, item: ItemIx) -> &Item {
@@ -82,14 +129,21 @@ impl Items {
         &mut self.table[item.0 as usize]
     }
 
-    pub(super) fn of(&self, content: Ix) -> &[ItemIx] {
+    pub(super) fn of(&self, content: Ix) -> &[Part] {
         self.of.get(&content).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn add(&mut self, content: Ix, first: u32, count: u32, bytes: u64, lot: u32) -> ItemIx {
+    pub(super) fn add(
+        &mut self,
+        (content, of): (Ix, Option<Ix>),
+        (first, count): (u32, u32),
+        bytes: u64,
+        lot: u32,
+    ) -> ItemIx {
         let ix = ItemIx(self.table.len() as u32);
         self.table.push(Item {
             content,
+            of,
             first,
             count,
             bytes,
@@ -107,27 +161,28 @@ impl Items {
             ours: false,
             owner: None,
         });
-        self.of.entry(content).or_default().push(ix);
+        let part = Part { first, count, item: ix };
+        self.of.entry(content).or_default().push(part);
         self.idle.insert((0, lot, ix));
-        self.open += 1;
+        self.count_open(ix, true);
         ix
     }
 
     /// The item that a chunk belongs to.
     pub(super) fn covering(&self, content: Ix, chunk: u32) -> Option<ItemIx> {
-        let items = self.of.get(&content)?;
-        let after = items.partition_point(|item| self.at(*item).first <= chunk);
-        let item = *items.get(after.checked_sub(1)?)?;
-        (chunk - self.at(item).first < self.at(item).count).then_some(item)
+        let parts = self.of.get(&content)?;
+        let after = parts.partition_point(|part| part.first <= chunk);
+        let part = parts.get(after.checked_sub(1)?)?;
+        (chunk - part.first < part.count).then_some(part.item)
     }
 
     /// The items that share a chunk with these.
-    pub(super) fn overlapping(&self, content: Ix, first: u32, count: u32) -> &[ItemIx] {
-        let items = self.of(content);
+    pub(super) fn overlapping(&self, content: Ix, first: u32, count: u32) -> impl Iterator<Item = ItemIx> {
+        let parts = self.of(content);
         let end = first.saturating_add(count);
-        let begin = items.partition_point(|item| self.at(*item).first + self.at(*item).count <= first);
-        let until = items.partition_point(|item| self.at(*item).first < end);
-        items.get(begin..until).unwrap_or(&[])
+        let begin = parts.partition_point(|part| part.first + part.count <= first);
+        let touched = parts[begin..].iter().take_while(move |part| part.first < end);
+        touched.map(|part| part.item)
     }
 
     pub(super) fn set_state(&mut self, ix: ItemIx, state: State) {
@@ -141,12 +196,13 @@ impl Items {
             self.idle.remove(&(item.holders, item.lot, ix));
         }
         if state == State::Idle {
+            self.changed |= item.holders > 0;
             self.idle.insert((item.holders, item.lot, ix));
         }
         if before == State::Done {
-            self.open += 1;
+            self.count_open(ix, true);
         } else if state == State::Done {
-            self.open -= 1;
+            self.count_open(ix, false);
         }
     }
 
@@ -155,6 +211,7 @@ impl Items {
         if item.state == State::Idle && item.holders != holders {
             self.idle.remove(&(item.holders, item.lot, ix));
             self.idle.insert((holders, item.lot, ix));
+            self.changed |= holders > item.holders;
         }
         item.holders = holders;
     }
@@ -183,7 +240,20 @@ impl Items {
         item.peer_failed = true;
         if !item.failed.contains(&node) && item.failed.len() < FAILED_MAX {
             item.failed.push(node);
+            self.failed.insert(ix);
         }
+    }
+
+    /// Those that nobody has, and some peer failed with.
+    pub(super) fn failed(&self) -> impl Iterator<Item = ItemIx> {
+        let unheld = |item: &Item| item.state == State::Idle && item.holders == 0;
+        self.failed.iter().copied().filter(move |ix| unheld(self.at(*ix)))
+    }
+
+    /// What peers failed with before is asked of them again.
+    pub(super) fn forgive(&mut self, ix: ItemIx) {
+        self.at_mut(ix).failed.clear();
+        self.failed.remove(&ix);
     }
 
     /// The missing chunks, as wants.

@@ -15,8 +15,8 @@ impl Swarm {
         if !self.is_lacking() {
             return;
         }
-        let lacking = self.lacking_bits();
-        let Some(peer) = self.peers.table.get_mut(&node) else {
+        let lacking = self.items.lacking();
+        let Some(peer) = self.peers.table.get(&node) else {
             return;
         };
         let since = match peer.link {
@@ -24,13 +24,13 @@ impl Swarm {
             Link::None => now,
             Link::Up { .. } => return,
         };
-        if peer.knocked.is_some_and(|at| at >= since) || !peer.holds.intersects(&lacking) {
+        if peer.knocked.is_some_and(|at| at >= since) || !peer.holds.intersects(lacking) {
             return;
         }
         let (Some(number), Some(address)) = (peer.answer, peer.addresses.first().copied()) else {
             return;
         };
-        peer.knocked = Some(now);
+        self.peers.set_knocked(node, now);
         self.send_datagram(address, datagram::encode_dial_me(number));
     }
 

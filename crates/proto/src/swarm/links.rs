@@ -1,5 +1,6 @@
 //! Connections to peers: whom to dial, whom to keep.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use potluck_model::ring::SEATS_MAX;
 use potluck_model::trace::{Source, What};
 use potluck_model::{Digest, NodeId, Time};
 
-use super::Swarm;
 use super::crowd::is_silent;
 use super::items::State;
 use super::peers::{Link, Peer};
+use super::{LOOK_GAP, Swarm};
+use crate::bits::Bits;
 use crate::interface::Action;
 use crate::message::Message;
 use crate::random::mix;
@@ -75,7 +77,6 @@ impl Swarm {
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
         };
-        peer.link = Link::Up { since: now };
         peer.refused = false;
         peer.left = false;
         peer.learn_address(address);
@@ -89,6 +90,7 @@ impl Swarm {
         peer.ping = None;
         peer.knocked = None;
         peer.delivered = now;
+        self.peers.set_link(node, Link::Up { since: now });
         self.measure_distance(now, node);
         self.add_to_holders(node);
         if let Some(list) = self.lacked_list() {
@@ -159,10 +161,10 @@ impl Swarm {
         if !matches!(peer.link, Link::Dialling { .. }) {
             return;
         }
-        peer.link = Link::None;
         peer.failures += 1;
         peer.wanting_since = None;
         peer.dial_after = now + backoff(peer.failures, Duration::from_secs(1), Duration::from_secs(60));
+        self.peers.set_link(node, Link::None);
         self.peers.links -= 1;
         self.knock(now, node);
         self.members_changed(now);
@@ -183,7 +185,6 @@ impl Swarm {
         // Whoever has room says something.
         peer.refused = brief && !peer.synced;
         peer.left = !peer.refused;
-        peer.link = Link::None;
         if peer.left {
             peer.gone = Some(now);
         }
@@ -201,6 +202,7 @@ impl Swarm {
         );
         peer.leave_if_far(now);
         let address = peer.addresses.first().map(SocketAddr::ip);
+        self.peers.set_link(node, Link::None);
         self.peers.links -= 1;
         if let Some(ip) = address {
             self.peers.prove(now, ip);
@@ -222,8 +224,8 @@ impl Swarm {
         };
         peer.failures += 1;
         let until = now + backoff(peer.failures, SHUN, SHUN_MAX).max(shun_min);
-        peer.shunned = Some(until);
         peer.dial_after = peer.dial_after.max(until);
+        self.peers.set_shunned(node, Some(until));
         self.origin.scan_now(now);
     }
 
@@ -251,7 +253,8 @@ impl Swarm {
     }
 
     pub(super) fn dial_soon(&mut self, now: Time) {
-        self.dial_at = Some(self.dial_at.map_or(now, |at| at.min(now)));
+        let at = self.dialled.map_or(now, |at| now.max(at + LOOK_GAP));
+        self.dial_at = Some(self.dial_at.map_or(at, |other| other.min(at)));
     }
 
     /// Opens connections to those who have what is lacking, and to those who want the same.
@@ -263,56 +266,13 @@ impl Swarm {
         if !self.is_lacking() {
             return;
         }
+        self.dialled = Some(now);
         self.look_at_seats(now);
-        let lacking = self.lacking_bits();
+        let lacking = self.items.lacking();
         let Some(designated) = &self.designated else { return };
         let list = designated.list;
         // A part is left for those who dial us.
         let room = (self.config.connections_max * 3 / 4).max(1);
-        let mut holders_up = 0;
-        let mut holders: Vec<(u64, NodeId)> = Vec::new();
-        let mut seats: Vec<(u64, NodeId)> = Vec::new();
-        let mut others: Vec<(u64, NodeId)> = Vec::new();
-        let (mut seats_linked, mut others_linked) = (0, 0);
-        let us = self.config.node;
-        let mut later: Option<Time> = None;
-        let mut put_off = |at: Time| later = Some(later.map_or(at, |other| other.min(at)));
-        for (node, peer) in &mut self.peers.table {
-            let holds = peer.holds.intersects(&lacking);
-            // Of those who told what they lack, only who lacks the same will have it.
-            let wants = peer.wants.intersects(&lacking) || peer.fetching.intersects(&lacking);
-            let useful = holds || wants || !peer.lacks_told;
-            if peer.link != Link::None {
-                holders_up += usize::from(holds);
-                seats_linked += usize::from(peer.seated && useful);
-                others_linked += usize::from(!peer.seated && useful);
-                continue;
-            }
-            if peer.addresses.is_empty() {
-                continue;
-            }
-            if !holds && !wants && !peer.crowd && peer.wants_all_of != Some(list) {
-                continue;
-            }
-            if peer.dial_after > now {
-                put_off(peer.dial_after);
-                continue;
-            }
-            if holds {
-                holders.push((self.random.u64(), *node));
-                continue;
-            }
-            let since = *peer.wanting_since.get_or_insert(now);
-            if us > *node && now < since + YIELD {
-                put_off(since + YIELD);
-            } else if peer.seated {
-                seats.push((mix(us.0 ^ node.0), *node));
-            } else {
-                others.push((mix(us.0 ^ node.0), *node));
-            }
-        }
-        holders.sort_unstable();
-        holders.truncate(HOLDERS_DIALLED_MAX.saturating_sub(holders_up));
         // Those who sit connect to each other; everybody else to a few of them and to some others.
         let ours = self.seats.are_ours(now);
         let small = self.seats.nodes.len() < SEATS_MAX / 2;
@@ -321,6 +281,60 @@ impl Swarm {
             (true, false) => (SEATS_MAX, 0),
             (false, _) => (SEATS_DIALLED, OTHERS_DIALLED),
         };
+        let (mut holders_linked, mut seats_linked, mut others_linked) = (0, 0, 0);
+        for node in self.peers.tended() {
+            let linked = self.peers.table.get(&node).filter(|peer| peer.link != Link::None);
+            let Some(peer) = linked else { continue };
+            let (holds, wants) = use_of(peer, lacking);
+            // Of those who told what they lack, only who lacks the same will have it.
+            let useful = holds || wants || !peer.lacks_told;
+            holders_linked += usize::from(holds);
+            seats_linked += usize::from(peer.seated && useful);
+            others_linked += usize::from(!peer.seated && useful);
+        }
+        // Nobody else is looked at while there are enough others.
+        let mut candidates: BTreeSet<NodeId> = if others_linked < others_wanted {
+            self.peers.table.keys().copied().collect()
+        } else {
+            self.peers.giving().clone()
+        };
+        candidates.extend(&self.seats.nodes);
+        let mut holders: Vec<(u64, NodeId)> = Vec::new();
+        let mut seats: Vec<(u64, NodeId)> = Vec::new();
+        let mut others: Vec<(u64, NodeId)> = Vec::new();
+        let us = self.config.node;
+        let mut later: Option<Time> = None;
+        let mut put_off = |at: Time| later = Some(later.map_or(at, |other| other.min(at)));
+        for node in candidates {
+            let Some(peer) = self.peers.table.get_mut(&node) else {
+                continue;
+            };
+            if peer.link != Link::None || peer.addresses.is_empty() {
+                continue;
+            }
+            let (holds, wants) = use_of(peer, lacking);
+            if !holds && !wants && !peer.crowd && peer.wants_all_of != Some(list) {
+                continue;
+            }
+            if peer.dial_after > now {
+                put_off(peer.dial_after);
+                continue;
+            }
+            if holds {
+                holders.push((self.random.u64(), node));
+                continue;
+            }
+            let since = *peer.wanting_since.get_or_insert(now);
+            if us > node && now < since + YIELD {
+                put_off(since + YIELD);
+            } else if peer.seated {
+                seats.push((mix(us.0 ^ node.0), node));
+            } else {
+                others.push((mix(us.0 ^ node.0), node));
+            }
+        }
+        holders.sort_unstable();
+        holders.truncate(HOLDERS_DIALLED_MAX.saturating_sub(holders_linked));
         seats.sort_unstable();
         seats.truncate(seats_wanted.saturating_sub(seats_linked));
         others.sort_unstable();
@@ -346,8 +360,8 @@ impl Swarm {
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
         };
-        peer.link = Link::Dialling { since: now };
         let addresses = peer.addresses.clone();
+        self.peers.set_link(node, Link::Dialling { since: now });
         self.peers.links += 1;
         self.actions.push_back(Action::Connect { peer: node, addresses });
     }
@@ -360,32 +374,35 @@ impl Swarm {
         let mut pings = Vec::new();
         let mut knocks = Vec::new();
         let mut silent = false;
-        for (node, peer) in &mut self.peers.table {
+        for node in self.peers.tended() {
+            let Some(peer) = self.peers.table.get_mut(&node) else {
+                continue;
+            };
             if peer.shunned.is_some_and(|until| until <= now) {
-                back.push(*node);
+                back.push(node);
             }
             match peer.link {
                 Link::None => {}
                 Link::Dialling { since } => {
                     if now.since(since) > DIAL_MAX {
-                        close.push((*node, "could not be reached"));
+                        close.push((node, "could not be reached"));
                     } else if now.since(since) > DIAL_SLOW {
-                        knocks.push(*node);
+                        knocks.push(node);
                     }
                 }
                 Link::Up { .. } => {
                     if peer.ping.is_some_and(|at| now.since(at) >= PONG_WITHIN) {
-                        close.push((*node, "is silent"));
+                        close.push((node, "is silent"));
                     } else if peer.seated && is_silent(now, peer) {
                         silent = true;
-                    } else if is_idle(now, peer) && !self.serving.serves(*node) {
-                        close.push((*node, ""));
+                    } else if is_idle(now, peer) && !self.serving.serves(node) {
+                        close.push((node, ""));
                     } else if lacking && peer.ping.is_none() {
                         let waited_for = peer.claims > 0 || peer.seated;
                         let after = if waited_for { PING_AFTER_CLAIM } else { PING_AFTER };
                         if now.since(peer.heard.max(peer.delivered)) >= after {
                             peer.ping = Some(now);
-                            pings.push(*node);
+                            pings.push(node);
                         }
                     }
                 }
@@ -395,8 +412,8 @@ impl Swarm {
             self.members_changed(now);
         }
         for node in back {
+            self.peers.set_shunned(node, None);
             if let Some(peer) = self.peers.table.get_mut(&node) {
-                peer.shunned = None;
                 peer.nothing = false;
             }
             self.add_to_holders(node);
@@ -420,7 +437,7 @@ impl Swarm {
                 self.source_failed(now, node, fault, SHUN);
             }
             self.actions.push_back(Action::Disconnect { peer: node });
-            if self.peers.table.get(&node).is_some_and(Peer::is_up) {
+            if self.peers.table.get(&node).is_some_and(|peer| peer.is_up()) {
                 // Said once: the shell says `Disconnected` when it is gone.
                 if let Some(peer) = self.peers.table.get_mut(&node) {
                     peer.used = now;
@@ -436,16 +453,22 @@ impl Swarm {
     pub(super) fn next_link_tick(&self, now: Time) -> Option<Time> {
         let soonest = now + Duration::from_secs(1);
         self.peers
-            .table
-            .values()
-            .filter_map(|peer| match peer.link {
-                Link::Up { .. } => Some(peer.used + IDLE),
+            .tended()
+            .iter()
+            .filter_map(|node| match self.peers.table.get(node)?.link {
+                Link::Up { .. } => Some(self.peers.table.get(node)?.used + IDLE),
                 Link::Dialling { since } => Some(since + DIAL_MAX),
                 Link::None => None,
             })
             .min()
             .map(|at| at.max(soonest))
     }
+}
+
+/// Whether a peer holds something that is lacking, and whether it wants the same.
+fn use_of(peer: &Peer, lacking: &Bits) -> (bool, bool) {
+    let wants = peer.wants.intersects(lacking) || peer.fetching.intersects(lacking);
+    (peer.holds.intersects(lacking), wants)
 }
 
 fn is_idle(now: Time, peer: &Peer) -> bool {

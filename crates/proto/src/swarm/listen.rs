@@ -134,6 +134,7 @@ impl Swarm {
             peer.fetching.clear(ix.0);
             peer.partial.remove(&ix);
         });
+        self.peers.gives(node);
     }
 
     fn handle_have(&mut self, now: Time, node: NodeId, items: &[HaveItem]) {
@@ -172,18 +173,20 @@ impl Swarm {
 
     /// Changes what a peer holds of a content, and counts it among the holders of the items that this concerns.
     fn gains(&mut self, now: Time, node: NodeId, ix: Ix, chunks: Option<&Runs>, change: impl FnOnce(&mut Peer)) {
-        let mut affected: Vec<ItemIx> = Vec::new();
-        match chunks {
-            None => affected.extend(self.items.of(ix)),
-            Some(chunks) => {
-                for (first, count) in &chunks.0 {
-                    affected.extend(self.items.overlapping(ix, *first, *count));
-                }
-                affected.dedup();
-            }
-        }
+        let open = |item: &ItemIx| self.items.at(*item).state != State::Done;
+        let mut affected: Vec<ItemIx> = match chunks {
+            None => self.items.of(ix).iter().map(|part| part.item).filter(open).collect(),
+            Some(chunks) => chunks
+                .0
+                .iter()
+                .flat_map(|(first, count)| self.items.overlapping(ix, *first, *count))
+                .filter(open)
+                .collect(),
+        };
+        affected.dedup();
         if let Kind::Many { chunk_list, .. } = self.contents.at(ix).kind {
-            affected.extend(self.items.of(chunk_list));
+            let parts = self.items.of(chunk_list).iter();
+            affected.extend(parts.map(|part| part.item).filter(open));
         }
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
@@ -253,7 +256,7 @@ impl Swarm {
         let items: Vec<ItemIx> = chunks
             .0
             .iter()
-            .flat_map(|(first, count)| self.items.overlapping(ix, *first, *count).to_vec())
+            .flat_map(|(first, count)| self.items.overlapping(ix, *first, *count))
             .collect();
         for item in items {
             let entry = self.items.at(item);

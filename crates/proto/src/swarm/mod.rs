@@ -54,7 +54,9 @@ use transfers::Transfer;
 /// The most neighbours and paths that are taken from the shell.
 const NEIGHBOURS_MAX: usize = 64;
 /// How often deadlines are looked at while something is under way.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(200);
+/// When many things happen at once, as in a crowd that begins, all peers are not looked through more often than so.
+const LOOK_GAP: Duration = Duration::from_millis(10);
 
 /// Discovery and swarm of one node. See `Input` for what goes in and `Action` for what comes out.
 #[derive(Debug)]
@@ -88,6 +90,7 @@ pub struct Swarm {
     members_version: u64,
     /// Peers should be looked through for ones to dial.
     dial_at: Option<Time>,
+    dialled: Option<Time>,
     tick_at: Option<Time>,
     counters: Counters,
 }
@@ -133,6 +136,7 @@ impl Swarm {
             news: announce::News::default(),
             members_version: 0,
             dial_at: None,
+            dialled: None,
             tick_at: None,
             counters: Counters::default(),
         }
@@ -140,8 +144,6 @@ impl Swarm {
 
     /// Takes in what happened at `now`, which never goes back. Drain `poll` before the next call.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
-        // These come for every chunk and make nothing possible that is not possible a tick later.
-        let plan = !matches!(input, Input::Progress { .. } | Input::Stored { .. });
         match input {
             Input::Datagram { from, multicast, bytes } => self.handle_datagram(now, from, multicast, bytes),
             Input::Paths(paths) => self.handle_paths(now, paths),
@@ -174,7 +176,7 @@ impl Swarm {
             Input::ServingMax(max) => self.handle_serving_max(now, max),
             Input::Wake => {}
         }
-        self.go_on(now, plan);
+        self.go_on(now);
     }
 
     /// What the shell is to do next. Drain until `None`.
@@ -204,7 +206,7 @@ impl Swarm {
     }
 
     /// Does what is due, and plans what is next.
-    fn go_on(&mut self, now: Time, plan: bool) {
+    fn go_on(&mut self, now: Time) {
         self.discover(now);
         let tick = self.tick_at.is_some_and(|at| at <= now);
         if tick {
@@ -216,7 +218,7 @@ impl Swarm {
         self.dial(now);
         self.tell_seats(now);
         let due = self.origin.scan_at.is_some_and(|at| at <= now);
-        if plan || tick || due {
+        if tick || due || self.items.changed {
             self.schedule(now, tick);
         }
         self.serve(now);
@@ -236,14 +238,13 @@ impl Swarm {
 
     /// What may be had from which peer changed at large.
     fn peers_changed(&mut self) {
-        for peer in self.peers.table.values_mut() {
-            peer.nothing = false;
-        }
+        self.peers.each_up(|peer| peer.nothing = false);
+        self.items.changed = true;
     }
 
     fn members_changed(&mut self, now: Time) {
         self.members_version += 1;
-        self.origin.scan_now(now);
+        self.origin.scan_soon(now);
     }
 
     fn handle_paths(&mut self, now: Time, mut paths: Vec<Path>) {

@@ -10,6 +10,7 @@ use super::contents::Ix;
 use super::distance::Distance;
 use super::meter::Meter;
 use crate::bits::Bits;
+use crate::random::mix;
 
 /// The most addresses that are kept of a peer.
 const ADDRESSES_MAX: usize = 8;
@@ -23,6 +24,8 @@ const PROVEN_FOR: Duration = Duration::from_secs(600);
 const PROVEN_MAX: usize = 1_024;
 /// How many answers to a peer are remembered, so that copies of a request are answered once.
 const ANSWERED_MAX: usize = 32;
+/// How many peers are looked at for one that goes when another comes.
+const LOOKED_AT_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -217,33 +220,162 @@ impl Peer {
 
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    pub(super) table: BTreeMap<NodeId, Peer>,
+    pub(super) table: BTreeMap<NodeId, Box<Peer>>,
+    /// Those that are connected, and where.
+    up: BTreeMap<NodeId, IpAddr>,
+    /// How many are connected from each address.
+    up_at: BTreeMap<IpAddr, usize>,
+    /// Those that are connected, dialled, asked to dial or shunned, and so need a look from time to time.
+    tended: BTreeSet<NodeId>,
+    /// Those of the crowd, in the order of the ring, and all others.
+    crowd: BTreeSet<NodeId>,
+    apart: BTreeSet<NodeId>,
+    /// Those that said that they hold something.
+    giving: BTreeSet<NodeId>,
     proven: BTreeMap<IpAddr, Time>,
     /// Connections and dials.
     pub(super) links: usize,
 }
 
 impl Peers {
-    /// The peer, made if there is room: of those that are neither connected nor neighbours, one without a seat that was
+    /// The peer, made if there is room: of a few that are neither connected nor neighbours, one without a seat that was
     /// silent for longest goes.
     pub(super) fn learn(&mut self, now: Time, node: NodeId, peers_max: usize) -> Option<&mut Peer> {
         if !self.table.contains_key(&node) && self.table.len() >= peers_max {
+            let from = NodeId(mix(node.0 ^ now.0));
             let oldest = self
                 .table
-                .iter()
+                .range(from..)
+                .chain(self.table.range(..from))
+                .take(LOOKED_AT_MAX)
                 .filter(|(_, peer)| peer.link == Link::None && !peer.neighbour)
                 .min_by_key(|(_, peer)| (peer.seated, peer.heard))
                 .map(|(node, _)| *node)?;
             self.table.remove(&oldest);
+            for of in [&mut self.tended, &mut self.crowd, &mut self.apart, &mut self.giving] {
+                of.remove(&oldest);
+            }
         }
-        Some(self.table.entry(node).or_insert_with(|| Peer::new(now)))
+        let apart = &mut self.apart;
+        let peer = self.table.entry(node).or_insert_with(|| {
+            apart.insert(node);
+            Box::new(Peer::new(now))
+        });
+        Some(peer)
     }
 
-    pub(super) fn up(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        self.table
+    /// A peer is known to want the designated list. Returns whether that is news.
+    pub(super) fn join_crowd(&mut self, node: NodeId) -> bool {
+        let Some(peer) = self.table.get_mut(&node) else {
+            return false;
+        };
+        let news = !std::mem::replace(&mut peer.crowd, true);
+        if news {
+            self.apart.remove(&node);
+            self.crowd.insert(node);
+        }
+        news
+    }
+
+    /// Another list is wanted: nobody is known to want it.
+    pub(super) fn leave_crowd(&mut self) {
+        for peer in self.table.values_mut() {
+            peer.crowd = false;
+            peer.lacks_told = false;
+            peer.seated = false;
+        }
+        self.crowd.clear();
+        self.apart = self.table.keys().copied().collect();
+    }
+
+    /// Those of the crowd, in the order of the ring from a place on it.
+    pub(super) fn crowd_from(&self, place: NodeId) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.crowd
+            .range(place..)
+            .chain(self.crowd.range(..place))
+            .filter_map(|node| Some((*node, &**self.table.get(node)?)))
+    }
+
+    /// Those that do not belong to the crowd.
+    pub(super) fn apart(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.apart
             .iter()
-            .filter(|(_, peer)| peer.is_up())
-            .map(|(node, peer)| (*node, peer))
+            .filter_map(|node| Some((*node, &**self.table.get(node)?)))
+    }
+
+    /// A peer said that it holds something.
+    pub(super) fn gives(&mut self, node: NodeId) {
+        self.giving.insert(node);
+    }
+
+    /// Those that said that they hold something.
+    pub(super) const fn giving(&self) -> &BTreeSet<NodeId> {
+        &self.giving
+    }
+
+    /// Those that are connected.
+    pub(super) fn up(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.up
+            .keys()
+            .filter_map(|node| Some((*node, &**self.table.get(node)?)))
+    }
+
+    /// Does something with each that is connected.
+    pub(super) fn each_up(&mut self, mut change: impl FnMut(&mut Peer)) {
+        for node in self.up.keys() {
+            if let Some(peer) = self.table.get_mut(node) {
+                change(peer);
+            }
+        }
+    }
+
+    /// Those that are connected, dialled, asked to dial or shunned.
+    pub(super) fn tended(&self) -> Vec<NodeId> {
+        self.tended.iter().copied().collect()
+    }
+
+    /// The connection to a peer changes its state.
+    pub(super) fn set_link(&mut self, node: NodeId, link: Link) {
+        let Some(peer) = self.table.get_mut(&node) else { return };
+        peer.link = link;
+        if let Some(ip) = self.up.remove(&node)
+            && let Some(count) = self.up_at.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.up_at.remove(&ip);
+            }
+        }
+        if let (Link::Up { .. }, Some(address)) = (link, peer.addresses.first()) {
+            self.up.insert(node, address.ip());
+            *self.up_at.entry(address.ip()).or_default() += 1;
+        }
+        self.tend(node);
+    }
+
+    /// Nothing is asked of a peer before; none: from now on it is.
+    pub(super) fn set_shunned(&mut self, node: NodeId, until: Option<Time>) {
+        if let Some(peer) = self.table.get_mut(&node) {
+            peer.shunned = until;
+            self.tend(node);
+        }
+    }
+
+    /// It is asked to dial.
+    pub(super) fn set_knocked(&mut self, node: NodeId, at: Time) {
+        if let Some(peer) = self.table.get_mut(&node) {
+            peer.knocked = Some(at);
+            self.tend(node);
+        }
+    }
+
+    fn tend(&mut self, node: NodeId) {
+        let tended = |peer: &Peer| peer.link != Link::None || peer.shunned.is_some() || peer.knocked.is_some();
+        if self.table.get(&node).is_some_and(|peer| tended(peer)) {
+            self.tended.insert(node);
+        } else {
+            self.tended.remove(&node);
+        }
     }
 
     pub(super) fn prove(&mut self, now: Time, ip: IpAddr) {
@@ -258,9 +390,6 @@ impl Peers {
 
     /// Whether mutual TLS has proven lately that an admitted node is at this address.
     pub(super) fn is_proven(&self, now: Time, ip: IpAddr) -> bool {
-        self.proven.get(&ip).is_some_and(|at| now.since(*at) < PROVEN_FOR)
-            || self
-                .up()
-                .any(|(_, peer)| peer.addresses.first().is_some_and(|address| address.ip() == ip))
+        self.proven.get(&ip).is_some_and(|at| now.since(*at) < PROVEN_FOR) || self.up_at.contains_key(&ip)
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use potluck_model::trace::{Source, Why};
 use potluck_model::{NodeId, Time};
 
-use super::Swarm;
 use super::items::{ItemIx, State};
 use super::meter::Meter;
 use super::peers::Peer;
 use super::transfers::Transfer;
+use super::{LOOK_GAP, Swarm};
 use crate::interface::TransferId;
 use crate::message::WANTS_MAX;
 use crate::random::mix;
@@ -52,6 +52,7 @@ pub(super) struct Origin {
     pub(super) idle_since: Option<Time>,
     /// Items should be looked through for ones to fetch.
     pub(super) scan_at: Option<Time>,
+    scanned: Option<Time>,
     /// How long one item takes from the origin, to anybody.
     pace: Duration,
 }
@@ -70,6 +71,11 @@ impl Origin {
         self.failures = 0;
         self.backoff_until = now;
         self.scan_now(now);
+    }
+
+    /// Looks at what is to be fetched, unless that was done just now; then in a moment.
+    pub(super) fn scan_soon(&mut self, now: Time) {
+        self.scan_now(self.scanned.map_or(now, |at| now.max(at + LOOK_GAP)));
     }
 
     pub(super) fn scan_now(&mut self, now: Time) {
@@ -96,6 +102,7 @@ impl Origin {
 impl Swarm {
     /// Starts every transfer that should be under way.
     pub(super) fn schedule(&mut self, now: Time, tick: bool) {
+        self.items.changed = false;
         if !self.is_lacking() {
             self.origin.scan_at = None;
             return;
@@ -251,6 +258,7 @@ impl Swarm {
             return;
         }
         self.origin.scan_at = None;
+        self.origin.scanned = Some(now);
         if self.items.unheld().next().is_none() {
             return;
         }

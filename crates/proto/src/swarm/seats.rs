@@ -13,8 +13,9 @@ use std::time::Duration;
 use potluck_model::ring::{SEATS_MAX, distance, place};
 use potluck_model::{Digest, NodeId, Time};
 
-use super::Swarm;
-use super::crowd::is_there;
+use super::crowd::{is_there, may_come};
+use super::peers::Peer;
+use super::{LOOK_GAP, Swarm};
 use crate::bits::Bits;
 use crate::datagram::Lacks;
 use crate::interface::Action;
@@ -24,12 +25,15 @@ use crate::message::{Member, Message, Runs};
 const SOON: Duration = Duration::from_millis(1);
 /// How old a look may be.
 const LOOK: Duration = Duration::from_millis(100);
+/// And that of one who stands back.
+const LOOK_BACK: Duration = Duration::from_millis(500);
 /// How long a node counts as there after it last spoke on somebody's connection.
 const VOUCHED: Duration = Duration::from_secs(10);
 /// How long newly known seats are collected before peers are told.
 const TELL_NEWS: Duration = Duration::from_millis(50);
-/// Who sits is told again so often.
+/// Who sits is told again so often by those who sit, and by those who stand back.
 const TELL_ALL: Duration = Duration::from_secs(2);
+const TELL_ALL_BACK: Duration = Duration::from_secs(4);
 /// How long a node that stands back goes without anything before it fetches for itself: at least, and beyond that up to
 /// so long for each node of the site, so that not all do at once.
 const STAND_BACK: Duration = Duration::from_secs(10);
@@ -86,16 +90,16 @@ impl Swarm {
             extra: Duration::from_micros(self.random.below(most)),
             ..Seats::default()
         };
-        for peer in self.peers.table.values_mut() {
-            peer.crowd = false;
-            peer.lacks_told = false;
-            peer.seated = false;
-        }
+        self.peers.leave_crowd();
     }
 
     /// Sees who sits, unless that was seen just now.
     pub(super) fn look_at_seats(&mut self, now: Time) {
-        let fresh = |(version, at)| version == self.members_version && now.since(at) < LOOK;
+        let fresh = |(version, at)| {
+            let age = now.since(at);
+            let most = if self.seats.ours { LOOK } else { LOOK_BACK };
+            version == self.members_version && age < most || age < LOOK_GAP && at < now
+        };
         if self.seats.looked.is_some_and(fresh) {
             return;
         }
@@ -103,33 +107,47 @@ impl Swarm {
         let Some(designated) = &self.designated else { return };
         let place = place(&designated.list);
         let full = self.peers.links >= self.config.connections_max * 3 / 4;
-        let lacking = self.lacking_bits();
-        let mut nodes: Vec<(u64, NodeId)> = Vec::new();
-        let mut strangers = Vec::new();
-        for (node, peer) in &mut self.peers.table {
-            peer.seated = false;
-            if peer.takes_only || peer.shunned.is_some() || peer.is_far() || peer.seat_lost_until > now {
-                continue;
-            }
-            if peer.crowd && !peer.addresses.is_empty() {
-                peer.wanting_since.get_or_insert(now);
-            }
-            let there = is_there(now, peer, full);
-            if peer.crowd {
-                let vouched = !peer.is_up() && peer.alive().is_some_and(|at| now.since(at) < VOUCHED);
-                if there || vouched {
-                    nodes.push((distance(place, *node), *node));
+        let lacking = self.items.lacking();
+        let may_sit =
+            |peer: &Peer| !(peer.takes_only || peer.shunned.is_some() || peer.is_far() || peer.seat_lost_until > now);
+        // Who is new is taken for being there.
+        let mut new = Vec::new();
+        let mut nodes: Vec<NodeId> = self
+            .peers
+            .crowd_from(place)
+            .filter(|(_, peer)| may_sit(peer))
+            .filter(|(node, peer)| {
+                let unheard = peer.wanting_since.is_none() && !peer.addresses.is_empty();
+                if unheard {
+                    new.push(*node);
                 }
-            } else if there && (peer.wants.intersects(&lacking) || peer.fetching.intersects(&lacking)) {
-                strangers.push(*node);
-            }
-        }
-        nodes.sort_unstable();
+                let vouched = || !peer.is_up() && peer.alive().is_some_and(|at| now.since(at) < VOUCHED);
+                is_there(now, peer, full) || unheard && may_come(peer) || vouched()
+            })
+            .map(|(node, _)| node)
+            .take(SEATS_MAX)
+            .collect();
+        let strangers: Vec<NodeId> = self
+            .peers
+            .apart()
+            .filter(|(_, peer)| may_sit(peer) && is_there(now, peer, full))
+            .filter(|(_, peer)| peer.wants.intersects(lacking) || peer.fetching.intersects(lacking))
+            .map(|(node, _)| node)
+            .collect();
         let us = distance(place, self.config.node);
-        let nearer = nodes.partition_point(|(distance, _)| *distance < us);
+        let nearer = nodes.partition_point(|node| distance(place, *node) < us);
         let ours = self.gives() && nearer < SEATS_MAX;
         nodes.truncate(SEATS_MAX - usize::from(ours));
-        let nodes: Vec<NodeId> = nodes.into_iter().map(|(_, node)| node).collect();
+        for node in new {
+            if let Some(peer) = self.peers.table.get_mut(&node) {
+                peer.wanting_since = Some(now);
+            }
+        }
+        for node in &self.seats.nodes {
+            if let Some(peer) = self.peers.table.get_mut(node) {
+                peer.seated = false;
+            }
+        }
         for node in &nodes {
             if let Some(peer) = self.peers.table.get_mut(node) {
                 peer.seated = true;
@@ -219,7 +237,7 @@ impl Swarm {
             return;
         };
         let members = if all {
-            self.seats.tell_all_at = Some(now + TELL_ALL);
+            self.seats.tell_all_at = Some(now + if self.seats.ours { TELL_ALL } else { TELL_ALL_BACK });
             self.seated_members(now)
         } else {
             news.into_iter().filter_map(|node| self.member(now, node)).collect()
@@ -341,10 +359,11 @@ impl Swarm {
             }
             _ => Bits::default(),
         };
+        let joined = self.peers.join_crowd(node);
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
         };
-        let mut changed = !std::mem::replace(&mut peer.crowd, true);
+        let mut changed = joined;
         if lacks.is_some() {
             if known.is_none() {
                 peer.wants_all_of = Some(*list);
@@ -381,6 +400,6 @@ impl Swarm {
         };
         let before = peer.alive().is_some_and(|at| now.since(at) < VOUCHED);
         peer.vouched = Some(peer.vouched.map_or(at, |before| before.max(at)));
-        !std::mem::replace(&mut peer.crowd, true) || !before
+        self.peers.join_crowd(member.node) || !before
     }
 }

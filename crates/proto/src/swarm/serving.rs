@@ -180,8 +180,7 @@ impl Swarm {
         };
         self.items
             .overlapping(ix, want.first, want.count)
-            .iter()
-            .any(|item| matches!(self.items.at(*item).state, State::Busy(_)))
+            .any(|item| matches!(self.items.at(item).state, State::Busy(_)))
     }
 
     /// The stripe that wants are of.
@@ -253,6 +252,11 @@ impl Swarm {
         }
     }
 
+    /// Something was stored: what waits for it can be answered.
+    pub(super) fn look_at_waiting(&mut self) {
+        self.serving.look |= !self.serving.waiting.is_empty();
+    }
+
     /// A peer is gone.
     pub(super) fn stop_serving_peer(&mut self, node: NodeId) {
         self.serving.waiting.retain(|waiting| waiting.peer != node);
@@ -264,7 +268,7 @@ impl Swarm {
     /// Starts answering what waits and can be answered; declines what waited too long.
     pub(super) fn serve(&mut self, now: Time) {
         let due = self.serving.deadline().is_some_and(|at| at <= now);
-        if !self.serving.look && !due && self.serving.waiting.iter().all(|waiting| waiting.ready) {
+        if !self.serving.look && !due {
             return;
         }
         self.serving.look = false;

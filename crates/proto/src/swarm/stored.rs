@@ -16,6 +16,7 @@ impl Swarm {
         }
         let gone = self.contents.put_list(self.key.as_ref(), list, size, contents);
         self.drop_contents(&gone);
+        self.look_at_waiting();
         if self
             .designated
             .as_ref()
@@ -58,8 +59,9 @@ impl Swarm {
             missing,
         });
         self.contents.at_mut(chunk_list).held = true;
+        self.look_at_waiting();
         // An item for the chunk list that came some other way is done.
-        if let Some(item) = self.items.of(chunk_list).first().copied() {
+        if let Some(item) = self.items.of(chunk_list).first().map(|part| part.item) {
             self.items.set_state(item, State::Done);
             self.put_claim(item, None);
         }
@@ -106,6 +108,7 @@ impl Swarm {
             Kind::Many { chunks: None, .. } => return,
         };
         self.seats.moved = now;
+        self.look_at_waiting();
         let item = self.items.covering(ix, chunk);
         self.transfer_stored(now, transfer, item);
         let mut done = whole;
@@ -120,7 +123,7 @@ impl Swarm {
             }
         }
         let pace = if done {
-            announce::SOON
+            self.pace_of_news(ix, chunk)
         } else if self
             .transfers
             .get(&transfer)
@@ -198,9 +201,9 @@ impl Swarm {
             let item_mut = self.items.at_mut(item);
             item_mut.bytes = bytes + len;
             if item_mut.state == State::Done {
-                item_mut.failed.clear();
                 item_mut.lost.clear();
                 item_mut.ours = false;
+                self.items.forgive(item);
                 self.items.set_state(item, State::Idle);
             }
             self.recount(item);

@@ -235,6 +235,8 @@ impl Swarm {
             }
         }
         self.origin.scan_now(now);
+        // There is room for another.
+        self.items.changed = true;
         Some((transfer, left))
     }
 
@@ -261,6 +263,8 @@ impl Swarm {
                     peer.busy += 1;
                     barren = now.since(*peer.busy_since.get_or_insert(now)) >= BUSY_PATIENCE;
                     peer.rest_until = now + retry_after.unwrap_or_else(|| backoff(peer.busy, BUSY, BUSY_MAX)) + jitter;
+                    let rested = peer.rest_until;
+                    self.tick_at = Some(self.tick_at.map_or(rested, |at| at.min(rested)));
                 }
                 for other in instead.into_iter().take(crate::message::INSTEAD_MAX) {
                     self.hint(other, transfer);

@@ -97,6 +97,7 @@ fn hearsay_of_nodes_that_nobody_hears_any_more_is_worth_nothing() {
     let mut us = told_of(SEATS_MAX, 100);
     assert!(us.swarm.seats.ours, "too old to begin with");
     says(&mut us, FURTHER, members(SEATS_MAX, 90));
+    us.pass(millis(20));
     assert!(!us.swarm.seats.ours);
     us.pass(millis(3_200));
     assert!(us.swarm.seats.ours, "it grew too old");

@@ -25,8 +25,8 @@ fn who_answered_is_asked_and_not_the_origin() {
     us.want(&files(&[100, 200]));
     us.pass(millis(5));
     us.answer(1, Runs::all(2), Runs::default());
-    assert_eq!(us.count(|action| matches!(action, Action::Connect { .. })), 1);
     us.pass(millis(100));
+    assert_eq!(us.count(|action| matches!(action, Action::Connect { .. })), 1);
     assert!(
         us.fetches().is_empty(),
         "the origin is not asked while a holder is dialled"
