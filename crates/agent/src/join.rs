@@ -159,6 +159,7 @@ async fn admit(
         labels: applicant.labels.clone(),
         replaces: replaces.map(|old| old.node),
         operator: false,
+        root: Some(join.root),
     };
     let fingerprint = fingerprint(&tls::key_digest(&key).map_err(untrusted)?);
     let client = Client::for_joining(join).bound_to(applicant.bind);

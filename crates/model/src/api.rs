@@ -3,8 +3,9 @@
 //! All paths begin with `/v1`. docs/protocol.md lists the routes; the server generates the OpenAPI document from them.
 
 mod identity;
+mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub use identity::{
     HeadQuery, OPERATOR_NAME_MAX, OperatorAnswer, OperatorInfo, OperatorRequest, REASON_BYTES_MAX,
     REVOKED_PER_REQUEST_MAX, RenewAnswer, RenewRequest, RevokeAnswer, RevokeRequest, Standing, is_operator_name,
 };
+
+pub use trust::{OnlineKeys, TRUST_CHANGE_BYTES_MAX, TrustAnswer, TrustChange, TrustInfo};
 
 /// Labels or facts: short values by key.
 pub type Labels = BTreeMap<LabelKey, String>;
@@ -51,6 +54,9 @@ pub struct JoinRequest {
     /// The token is an operator's: the answer is an `OperatorAnswer`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub operator: bool,
+    /// Digest of the trusted root that the join string names; without it, the server gives the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Digest>,
 }
 
 /// Answer to a `JoinRequest`.
@@ -206,6 +212,12 @@ pub struct TokenAnswer {
 pub struct PublishRequest {
     /// Digest of the list.
     pub list: Digest,
+    /// Only these nodes may execute it; all may, if absent. For servers that hold the publishers' key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<BTreeSet<NodeId>>,
+    /// From now on no release of the configuration with a lower number is executed. Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<u64>,
 }
 
 /// A release, as the server knows it.

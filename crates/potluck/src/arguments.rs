@@ -14,6 +14,8 @@ const ENVIRONMENT: &str = "\
 Environment:
   POTLUCK_SERVER           HOST:PORT of the management server, for operator commands
   POTLUCK_JOIN             the join string, for agent
+  POTLUCK_KEYS             the directory with publishers' keys, for key and publish
+  POTLUCK_PASSPHRASE       the passphrase of sealed publishers' keys
   POTLUCK_LOG, RUST_LOG    filter of the log, such as debug or potluck_net=trace
   NO_COLOR                 no colours";
 
@@ -82,6 +84,7 @@ pub(crate) enum Command {
     Approve(commands::membership::ApproveArgs),
     Revoke(commands::membership::RevokeArgs),
     Operator(commands::operators::Args),
+    Key(commands::key::Args),
     Audit(commands::audit::Args),
     Gc(commands::gc::Args),
     Backup(commands::backup::BackupArgs),
@@ -197,6 +200,7 @@ mod tests {
           approve      Admits nodes that wait for it
           revoke       Puts nodes out of the fleet for good
           operator     Adds, lists and removes operators, each with a key of their own
+          key          Shows and changes whose signatures decide what nodes execute
           audit        Shows what operators did, oldest first
           gc           Removes releases that nobody is assigned, and the chunks that no release needs
           backup       Writes all that a server needs into one file, while it runs
@@ -218,6 +222,8 @@ mod tests {
         Environment:
           POTLUCK_SERVER           HOST:PORT of the management server, for operator commands
           POTLUCK_JOIN             the join string, for agent
+          POTLUCK_KEYS             the directory with publishers' keys, for key and publish
+          POTLUCK_PASSPHRASE       the passphrase of sealed publishers' keys
           POTLUCK_LOG, RUST_LOG    filter of the log, such as debug or potluck_net=trace
           NO_COLOR                 no colours
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use potluck_model::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Doing, Exit, Failure};
@@ -28,6 +29,9 @@ pub(crate) struct Credential {
     pub(crate) certificate: String,
     /// Its key, PEM.
     pub(crate) key: String,
+    /// Digest of the publishers' root that the join string vouched for. Absent where the server keeps the credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) releases: Option<Digest>,
 }
 
 /// Where to look.

@@ -11,6 +11,7 @@ mod logging;
 mod operator;
 mod output;
 mod publish;
+mod publisher;
 mod settings;
 mod shutdown;
 mod trace;

@@ -23,6 +23,8 @@ const EVENTS_PER_REQUEST: u32 = 5_000;
 pub(crate) struct Operator {
     /// The client.
     pub(crate) client: Client,
+    /// Digest of the publishers' root that the operator's join string vouched for.
+    pub(crate) releases: Option<Digest>,
 }
 
 impl From<ApiFault> for Failure {
@@ -48,6 +50,7 @@ impl Operator {
         let tls = tls::client_config(Some(&identity), &identity.ca).doing(doing)?;
         Ok(Self {
             client: Client::new(credential.servers, tls),
+            releases: credential.releases,
         })
     }
 

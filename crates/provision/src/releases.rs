@@ -16,9 +16,9 @@ use crate::job::Job;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleasesError {
-    /// The server gave no metadata, or another first root than the pinned one.
+    /// The server gave no metadata, or not the root that is pinned.
     #[error(
-        "[root] the publishers' first root has not the digest {0} that this node's trusted root names: \
+        "[root] none of the publishers' roots has the digest {0} that this node's trusted root names: \
          the server was tampered with, or this node belongs to another fleet"
     )]
     Root(Digest),
@@ -83,7 +83,9 @@ pub(crate) fn permitted(
     let mut client = match Client::open::<Infallible>(&dir)? {
         Some(client) => client,
         None => {
-            let first = trust.roots.first().filter(|root| Digest::of(root.as_bytes()) == pinned);
+            // The first one, or the one that was the newest when the node joined.
+            let mut roots = trust.roots.iter();
+            let first = roots.find(|root| Digest::of(root.as_bytes()) == pinned);
             let first = first.ok_or(ReleasesError::Root(pinned))?;
             Client::begin::<Infallible>(&dir, first.as_bytes())?
         }

@@ -17,6 +17,7 @@ use crate::ServerError;
 use crate::blobs::{Blobs, BlobsError, DirectoryBlobs};
 use crate::catalogue::{Catalogue, CatalogueError, SqliteCatalogue};
 use crate::data::{self, RESTORING, Upkeep, check_version, private_dir, sync_dir};
+use crate::signing::restored_path;
 
 /// The version of the format, and the newest that is read.
 const BACKUP_FORMAT: u32 = 1;
@@ -397,6 +398,10 @@ fn check(file: &Path, data: &Path, manifest: &Manifest) -> Result<(), BackupErro
     }
     catalogue.renew_sequences(UnixSeconds::now())?;
     drop(catalogue);
+    data::replace(
+        &restored_path(&data.join("keys")),
+        b"what the server signs has to be signed anew\n",
+    )?;
     for directory in [data.join("keys"), data.join("packs"), data.to_owned()] {
         sync_dir(&directory).map_err(disk("writing", &directory))?;
     }

@@ -161,6 +161,15 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ServerError> {
     write().map_err(disk("writing", path))
 }
 
+/// Removes a file for good, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), ServerError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(path.parent().unwrap_or(path)).map_err(disk("writing", path)),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(disk("removing", path)(source)),
+    }
+}
+
 /// Makes the directory's entries durable.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

@@ -166,7 +166,7 @@ fn open(path: &std::path::Path, life: Duration) -> Result<Opened, ServerError> {
     if let Some(signing) = &signing {
         signing
             .turn()
-            .reconcile(&catalogue, &blobs, true)
+            .take_up(&catalogue, &blobs)
             .map_err(|fault| match fault {
                 SigningError::Data(fault) => fault,
                 other => ServerError::Config(other.to_string()),

@@ -144,7 +144,7 @@ impl RootEditor {
 
 /// Changes of the targets.
 #[derive(Clone, Debug)]
-pub struct TargetsEditor(Targets);
+pub struct TargetsEditor(pub(crate) Targets);
 
 impl TargetsEditor {
     /// First targets: none.
@@ -174,6 +174,11 @@ impl TargetsEditor {
     pub fn prune(&mut self, mut keep: impl FnMut(&str) -> bool) -> &mut Self {
         self.0.targets.retain(|path, _| keep(path));
         self
+    }
+
+    /// Whether another release is permitted than by `targets`, or in another way.
+    pub fn differs(&self, targets: &Targets) -> bool {
+        self.0.targets != targets.targets
     }
 
     /// The new targets, without signatures.

@@ -1,11 +1,13 @@
 //! Keys: public ones as metadata carries them, and private ones that sign.
 
+use std::str::FromStr;
+
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ED25519, Ed25519KeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ED25519, ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,6 +44,13 @@ pub struct SecretKey {
 #[error("not an Ed25519 private key (PKCS#8)")]
 pub struct KeyError;
 
+/// A text that is no public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a public key: `ed25519:` and 64 hexadecimal digits were expected, as `potluck key new` prints them")]
+pub struct PublicKeyError;
+
+const TEXT_PREFIX: &str = "ed25519:";
+
 impl PublicKey {
     /// An Ed25519 key of 32 bytes.
     pub fn ed25519(public: &[u8]) -> Self {
@@ -54,6 +63,11 @@ impl PublicKey {
             },
             other: serde_json::Map::new(),
         }
+    }
+
+    /// An Ed25519 key as people pass it on: `ed25519:` and 64 hexadecimal digits. `None`: it is a key of another kind.
+    pub fn to_text(&self) -> Option<String> {
+        (self.scheme == "ed25519").then(|| format!("{TEXT_PREFIX}{}", self.keyval.public))
     }
 
     /// Its id: SHA-256 of the canonical form, 64 hexadecimal digits.
@@ -96,6 +110,20 @@ impl PublicKey {
         let (_, pem) = x509_parser::pem::parse_x509_pem(self.keyval.public.as_bytes()).ok()?;
         let (_, info) = SubjectPublicKeyInfo::from_der(&pem.contents).ok()?;
         Some(info.subject_public_key.data.to_vec())
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = PublicKeyError;
+
+    /// Reads what `to_text` gave.
+    fn from_str(text: &str) -> Result<Self, PublicKeyError> {
+        let digits = text.trim().strip_prefix(TEXT_PREFIX).ok_or(PublicKeyError)?;
+        let bytes = HEXLOWER.decode(digits.as_bytes()).map_err(|_| PublicKeyError)?;
+        if bytes.len() != ED25519_PUBLIC_KEY_LEN {
+            return Err(PublicKeyError);
+        }
+        Ok(Self::ed25519(&bytes))
     }
 }
 

@@ -7,18 +7,22 @@
 //! *Non-goals.* Delegations: a fleet's publishers sign one list of targets. Transport: see `Source`.
 
 mod canonical;
+mod change;
 mod client;
 mod editor;
 mod fault;
 mod key;
+mod keyfile;
 mod metadata;
 mod permission;
 mod trusted;
 
+pub use change::{Change, Lacking};
 pub use client::{Client, ClientError, ROOTS_PER_REFRESH_MAX, Source};
 pub use editor::{RootEditor, TargetsEditor, lifetime, next_online, snapshot, timestamp};
 pub use fault::Fault;
-pub use key::{KeyError, PublicKey, SecretKey, sha256};
+pub use key::{KeyError, PublicKey, PublicKeyError, SecretKey, sha256};
+pub use keyfile::{KEY_FILE_BYTES_MAX, KEY_FILE_FORMAT, KeyFile, KeyFileError};
 pub use metadata::{
     Common, Document, FileMeta, KEYS_MAX, Moment, ROOT_BYTES_MAX, Role, RoleKeys, Root, SIGNATURES_MAX,
     SNAPSHOT_BYTES_MAX, SPEC_VERSION, Signed, Snapshot, TARGETS_BYTES_MAX, TARGETS_MAX, TIMESTAMP_BYTES_MAX, Target,

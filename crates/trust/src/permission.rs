@@ -1,14 +1,14 @@
 //! What a target says of a release: which list it is, and where it may be executed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use potluck_model::assignment::AssignedRelease;
 use potluck_model::{ConfigurationName, Digest, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::metadata::Target;
-use crate::{Fault, Trusted};
+use crate::metadata::{Target, Targets};
+use crate::{Fault, TargetsEditor, Trusted};
 
 /// The most nodes that a target can name.
 pub const ONLY_NODES_MAX: usize = 10_000;
@@ -41,14 +41,19 @@ impl Permission {
         let custom = target.custom.clone().unwrap_or_default();
         let permission: Self = serde_json::from_value(custom)
             .map_err(|error| Fault::Malformed(format!("what the publisher says of a release: {error}")))?;
-        if permission.only.as_ref().is_some_and(|only| only.len() > ONLY_NODES_MAX) {
+        permission.check()?;
+        Ok(permission)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        if self.only.as_ref().is_some_and(|only| only.len() > ONLY_NODES_MAX) {
             return Err(Fault::TooLarge {
                 what: "the nodes that a release is for".into(),
                 max: ONLY_NODES_MAX as u64,
                 unit: "entries",
             });
         }
-        Ok(permission)
+        Ok(())
     }
 
     /// For a target's `custom`.
@@ -60,6 +65,98 @@ impl Permission {
 /// The path of a release among the targets.
 pub fn target_path(configuration: &ConfigurationName, release: u64) -> String {
     format!("{configuration}/{release}")
+}
+
+/// The configuration and the number of the release that a path is of.
+fn release_of(path: &str) -> Option<(ConfigurationName, u64)> {
+    let (name, release) = path.rsplit_once('/')?;
+    Some((name.parse().ok()?, release.parse().ok()?))
+}
+
+impl Targets {
+    /// The releases that are signed, with what publishers say of each, by path. Targets that are none are passed over.
+    pub fn releases(&self) -> impl Iterator<Item = Result<(ConfigurationName, u64, Permission), Fault>> {
+        self.targets.iter().filter_map(|(path, target)| {
+            let (configuration, release) = release_of(path)?;
+            Some(Permission::read(target).map(|permission| (configuration, release, permission)))
+        })
+    }
+
+    /// The release of a configuration below which none is executed any more.
+    pub fn minimum(&self, configuration: &ConfigurationName) -> Result<Option<u64>, Fault> {
+        let mut minimum = None;
+        for release in self.releases() {
+            let (of, _, permission) = release?;
+            if of == *configuration {
+                minimum = minimum.max(permission.minimum);
+            }
+        }
+        Ok(minimum)
+    }
+}
+
+impl TargetsEditor {
+    /// Permits a release, whose list is `bytes`; if it is permitted already, in another way from now on. A minimum that was
+    /// signed before stays.
+    pub fn permit(
+        &mut self,
+        configuration: &ConfigurationName,
+        release: u64,
+        bytes: &[u8],
+        mut permission: Permission,
+    ) -> Result<&mut Self, Fault> {
+        permission.minimum = permission.minimum.max(self.0.minimum(configuration)?);
+        let path = target_path(configuration, release);
+        if let Some(minimum) = permission.minimum.filter(|minimum| *minimum > release) {
+            return Err(Fault::Narrowed(format!(
+                "{path} is older than release {minimum}, below which none is executed any more"
+            )));
+        }
+        permission.check()?;
+        Ok(self.add(&path, bytes, Some(permission.to_value())))
+    }
+
+    /// Takes out the releases whose list `keep` does not want. Minimums stay: the newest release of the configuration that
+    /// is left takes them over, and if none is left, the one stays that has it.
+    pub fn keep_releases(&mut self, keep: impl Fn(&Digest) -> bool) -> Result<&mut Self, Fault> {
+        let mut minimums = BTreeMap::new();
+        let mut newest = BTreeMap::new();
+        let mut gone = Vec::new();
+        for release in self.0.releases() {
+            let (configuration, release, permission) = release?;
+            if keep(&permission.list) {
+                let newest = newest.entry(configuration.clone()).or_insert(release);
+                *newest = release.max(*newest);
+            } else {
+                gone.push((configuration.clone(), release));
+            }
+            if let Some(minimum) = permission.minimum {
+                let highest = minimums.entry(configuration).or_insert((minimum, release));
+                *highest = (minimum, release).max(*highest);
+            }
+        }
+        for (configuration, release) in gone {
+            let last = newest.contains_key(&configuration);
+            let carries = minimums
+                .get(&configuration)
+                .is_some_and(|(_, carrier)| *carrier == release);
+            if last || !carries {
+                self.0.targets.remove(&target_path(&configuration, release));
+            }
+        }
+        for (configuration, (minimum, _)) in minimums {
+            let Some(target) = newest
+                .get(&configuration)
+                .and_then(|release| self.0.targets.get_mut(&target_path(&configuration, *release)))
+            else {
+                continue;
+            };
+            let mut permission = Permission::read(target)?;
+            permission.minimum = permission.minimum.max(Some(minimum));
+            target.custom = Some(permission.to_value());
+        }
+        Ok(self)
+    }
 }
 
 impl Trusted {
@@ -74,21 +171,73 @@ impl Trusted {
         if permission.only.is_some_and(|only| !only.contains(&node)) {
             return Err(Fault::Narrowed(format!("{path} is not for node {node}")));
         }
-        let of_configuration = format!("{}/", release.configuration);
-        let targets = self.targets().map(|targets| &targets.document.targets);
-        for (other, target) in targets.into_iter().flatten() {
-            if !other.starts_with(&of_configuration) {
-                continue;
-            }
-            if let Some(minimum) = Permission::read(target)?
-                .minimum
-                .filter(|minimum| release.release < *minimum)
-            {
-                return Err(Fault::Narrowed(format!(
-                    "{path} is older than release {minimum}, below which none is executed any more"
-                )));
-            }
+        let minimum = match self.targets() {
+            Some(targets) => targets.document.minimum(&release.configuration)?,
+            None => None,
+        };
+        if let Some(minimum) = minimum.filter(|minimum| release.release < *minimum) {
+            return Err(Fault::Narrowed(format!(
+                "{path} is older than release {minimum}, below which none is executed any more"
+            )));
         }
         Ok(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use potluck_model::UnixSeconds;
+
+    use super::*;
+
+    fn web() -> ConfigurationName {
+        "web".parse().unwrap()
+    }
+
+    fn editor(releases: &[(u64, Option<u64>)]) -> TargetsEditor {
+        let mut editor = TargetsEditor::first(UnixSeconds(1_800_000_000));
+        for (release, minimum) in releases {
+            let bytes = release.to_be_bytes();
+            let permission = Permission {
+                minimum: *minimum,
+                ..Permission::of(Digest::of(&bytes))
+            };
+            editor.permit(&web(), *release, &bytes, permission).unwrap();
+        }
+        editor
+    }
+
+    fn minimums(editor: &TargetsEditor) -> Vec<(u64, Option<u64>)> {
+        let releases = editor.0.releases().map(Result::unwrap);
+        releases
+            .map(|(_, release, permission)| (release, permission.minimum))
+            .collect()
+    }
+
+    #[test]
+    fn a_minimum_stays_whatever_is_published_later() {
+        let mut editor = editor(&[(1, None), (2, Some(2)), (3, None), (4, Some(1))]);
+        assert_eq!(minimums(&editor), [(1, None), (2, Some(2)), (3, Some(2)), (4, Some(2))]);
+        let refused = editor
+            .permit(&web(), 1, b"", Permission::of(Digest::of(b"")))
+            .unwrap_err();
+        assert_eq!(refused.kind(), "narrowed");
+    }
+
+    #[test]
+    fn a_minimum_outlives_the_release_that_it_came_with() {
+        let list = |release: u64| Digest::of(&release.to_be_bytes());
+        let mut editor = editor(&[(1, None), (2, Some(2))]);
+        editor.keep_releases(|known| *known == list(1)).unwrap();
+        assert_eq!(minimums(&editor), [(1, Some(2))]);
+        editor.keep_releases(|_| false).unwrap();
+        assert_eq!(
+            minimums(&editor),
+            [(1, Some(2))],
+            "the last one stays, for what it says"
+        );
+        let mut plain = super::tests::editor(&[(1, None)]);
+        plain.keep_releases(|_| false).unwrap();
+        assert_eq!(minimums(&plain), []);
     }
 }

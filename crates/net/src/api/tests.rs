@@ -262,6 +262,7 @@ async fn a_token_goes_only_to_the_server_of_the_join_string() {
         labels: potluck_model::api::Labels::new(),
         replaces: None,
         operator: false,
+        root: None,
     };
     let mut join = JoinString {
         servers: vec![server.address.to_string()],

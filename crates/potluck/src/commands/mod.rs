@@ -10,6 +10,7 @@ pub(crate) mod facts;
 pub(crate) mod gc;
 pub(crate) mod halt;
 pub(crate) mod join_token;
+pub(crate) mod key;
 pub(crate) mod logs;
 pub(crate) mod manual;
 pub(crate) mod membership;
@@ -51,6 +52,7 @@ pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<E
         Command::Approve(args) => membership::approve(&args, global, output),
         Command::Revoke(args) => membership::revoke(args, global, output),
         Command::Operator(args) => operators::run(args, global, output),
+        Command::Key(args) => key::run(args, global, output),
         Command::Audit(args) => audit::run(&args, global, output),
         Command::Gc(args) => gc::run(&args, global, output),
         Command::Backup(args) => backup::backup(&args, global, output),

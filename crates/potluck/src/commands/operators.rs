@@ -122,11 +122,19 @@ fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failure> {
         labels: Labels::new(),
         replaces: None,
         operator: true,
+        root: Some(join.root),
     };
     tls::install();
     let client = Client::for_joining(&join);
     let answer: OperatorAnswer = block_on(async { Ok(client.post("/v1/join", &request).await?) })?;
     tls::ca_from_pem(&answer.ca, join.ca).doing(doing)?;
+    if answer.root.digest() != join.root {
+        return Err(Failure::new(format!(
+            "{}: the trusted root that the server gave is not the one that the join string names",
+            doing()
+        ))
+        .advice("Have another join string made; if this happens again, the server was tampered with."));
+    }
     let identity = Identity::from_pem(&answer.certificate, &key, &answer.ca).doing(doing)?;
     tls::client_config(Some(&identity), &identity.ca).doing(doing)?;
     let fingerprint = fingerprint(&tls::key_digest(&key).doing(doing)?);
@@ -135,6 +143,7 @@ fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failure> {
         ca: answer.ca,
         certificate: answer.certificate,
         key,
+        releases: answer.root.releases,
     };
     found.write(&path)?;
     let document = serde_json::json!({

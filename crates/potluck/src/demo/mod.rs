@@ -18,7 +18,8 @@ use crate::credential::Credential;
 use crate::exit::{Doing, Exit, Failure};
 use crate::operator::Operator;
 use crate::output::Output;
-use crate::publish::{Publication, Published, publish};
+use crate::publish::{Narrowing, Publication, Published, publish};
+use crate::publisher::KeyPlace;
 use crate::trace::{Shares, Totals};
 use process::Program;
 use show::Live;
@@ -146,6 +147,8 @@ impl Stage {
             directory: example,
             name: None,
             version: None,
+            narrowing: Narrowing::default(),
+            place: KeyPlace::default(),
         };
         let mut progress = output.progress();
         let published = publish(&self.operator, publication, &mut progress).await?;

@@ -3,8 +3,10 @@
 mod cut;
 mod previous;
 mod scan;
+mod sign;
 mod upload;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::io::Read;
@@ -14,21 +16,25 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use potluck_model::api::{ErrorKind, PublishRequest, Release};
+use potluck_model::api::{ErrorKind, Release};
 use potluck_model::chunk_list::META_BYTES_MAX;
 use potluck_model::configuration::{self, Resolved, Start, TEXT_BYTES_MAX, TreeEntry, TreeKind};
 use potluck_model::list::{Entry, List, Settings, Step, format_of};
-use potluck_model::{AudienceName, ConfigurationName, Digest, VersionName};
+use potluck_model::{AudienceName, ConfigurationName, Digest, NodeId, VersionName};
 use serde::Serialize;
 
 use crate::exit::{Doing, Exit, Failure};
 use crate::operator::Operator;
 use crate::output::{Progress, bytes, count};
+use crate::publisher::KeyPlace;
 use cut::{Cut, Reading, Source};
 use potluck_store::chunking::average_for;
 use previous::Previous;
 use scan::{Kind, Scan};
+use sign::Unmade;
 use upload::{Upload, Uploading};
+
+pub(crate) use sign::{Minimum, Narrowing};
 
 /// How often another publisher may be faster, or content vanish, before we give up.
 const RACES_MAX: u32 = 10;
@@ -44,6 +50,10 @@ pub(crate) struct Publication {
     pub(crate) name: Option<ConfigurationName>,
     /// The release's name for people.
     pub(crate) version: Option<VersionName>,
+    /// Where it may be executed.
+    pub(crate) narrowing: Narrowing,
+    /// Where publishers' keys are.
+    pub(crate) place: KeyPlace,
 }
 
 /// What came of it.
@@ -65,6 +75,15 @@ pub(crate) struct Published {
     pub(crate) bytes: u64,
     /// Bytes that had to be uploaded.
     pub(crate) uploaded_bytes: u64,
+    /// The nodes that may execute it; all, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<BTreeSet<NodeId>>,
+    /// The release below which nothing of the configuration is executed any more, if that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) minimum: Option<u64>,
+    /// Signatures that it lacks; until it has them, no node hears of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lacking: Vec<String>,
     /// What the publisher should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -98,7 +117,7 @@ pub(crate) async fn publish(
         operator,
         &directory_read,
         content,
-        publication.version,
+        (publication.version, publication.narrowing, publication.place),
         previous,
         progress,
     )
@@ -261,7 +280,7 @@ async fn release(
     operator: &Operator,
     directory: &Path,
     content: Content,
-    version: Option<VersionName>,
+    (version, narrowing, place): (Option<VersionName>, Narrowing, KeyPlace),
     mut previous: Previous,
     progress: &mut Progress,
 ) -> Result<Published, Failure> {
@@ -277,6 +296,9 @@ async fn release(
         files,
         bytes,
         uploaded_bytes,
+        only: narrowing.only.clone(),
+        minimum: narrowing.minimum(release.release),
+        lacking: Vec::new(),
         warnings: Vec::new(),
     };
     let mut list = List {
@@ -299,7 +321,18 @@ async fn release(
             // Without --version, the latest release's name is as good as any.
             list.version = version.clone().or_else(|| latest.version.clone());
             if list.digest() == latest.list {
-                return Ok(published(latest, true, uploading.uploaded.load(Ordering::Relaxed)));
+                let unchanged = published(latest, true, uploading.uploaded.load(Ordering::Relaxed));
+                if narrowing.is_empty() {
+                    return Ok(unchanged);
+                }
+                let document = list.to_bytes();
+                return match sign::make(operator, &place, (&list, &document), &narrowing, Some(latest)).await {
+                    Ok(made) => Ok(Published {
+                        lacking: made.lacking,
+                        ..unchanged
+                    }),
+                    Err(unmade) => Err(unmade.into_failure(&name)),
+                };
             }
             list.release += 1;
         }
@@ -324,30 +357,32 @@ async fn release(
             ))
             .exit(Exit::Data));
         }
-        let digest = Digest::of(&document);
         let began = Instant::now();
         let work = upload::upload(
             &operator.client,
             directory,
             uploads.take().unwrap_or_default(),
-            document,
+            document.clone(),
             &uploading,
         );
         watch(work, progress, || upload_line(&uploading, bytes, began.elapsed())).await?;
-        let path = format!("/v1/configurations/{name}/releases");
-        let made = operator
-            .client
-            .post::<_, Release>(&path, &PublishRequest { list: digest })
-            .await;
+        let made = sign::make(operator, &place, (&list, &document), &narrowing, None).await;
         match made {
-            Ok(release) => return Ok(published(&release, false, uploading.uploaded.load(Ordering::Relaxed))),
-            Err(fault) if fault.kind() == Some(ErrorKind::ContentMissing) => {
+            Ok(made) => {
+                let uploaded = uploading.uploaded.load(Ordering::Relaxed);
+                return Ok(Published {
+                    lacking: made.lacking,
+                    ..published(&made.release, false, uploaded)
+                });
+            }
+            Err(Unmade::Failed(failure)) => return Err(failure.while_doing(format!("publishing {name}"))),
+            Err(Unmade::Refused(fault)) if fault.kind() == Some(ErrorKind::ContentMissing) => {
                 // It was there when we asked: `potluck gc` removed it since.
                 tracing::info!(%fault, "some content is uploaded again");
                 refused = Some(fault);
                 uploads = Some(all.clone());
             }
-            Err(fault) if fault.kind() == Some(ErrorKind::Conflict) => {
+            Err(Unmade::Refused(fault)) if fault.kind() == Some(ErrorKind::Conflict) => {
                 let now = Previous::of(operator, &name).await?;
                 let faster = |previous: &Previous| previous.latest().map(|latest| latest.release);
                 if faster(&now) == faster(&previous) {
@@ -355,7 +390,7 @@ async fn release(
                 }
                 previous = now;
             }
-            Err(fault) => return Err(Failure::from(fault).while_doing(format!("publishing {name}"))),
+            Err(unmade) => return Err(unmade.into_failure(&name)),
         }
     }
     Err(match refused {

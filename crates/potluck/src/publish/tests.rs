@@ -49,6 +49,8 @@ impl Scene {
             directory: self.directory(),
             name: None,
             version: version.map(|version| version.parse().unwrap()),
+            narrowing: Narrowing::default(),
+            place: KeyPlace::default(),
         };
         publish(&self.operator, publication, &mut Progress::new(false)).await
     }
@@ -142,6 +144,8 @@ async fn publishers_at_the_same_time_get_releases_of_their_own() {
             directory,
             name: Some("web".parse().unwrap()),
             version: None,
+            narrowing: Narrowing::default(),
+            place: KeyPlace::default(),
         };
         async {
             publish(&scene.operator, publication, &mut Progress::new(false))

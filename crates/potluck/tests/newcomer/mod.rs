@@ -25,6 +25,7 @@ impl Newcomer {
             labels: Labels::new(),
             replaces: None,
             operator: false,
+            root: None,
         };
         let answer = Client::for_joining(join).join(&request).await.unwrap();
         let identity = tls::Identity::from_pem(&answer.certificate, &key, &answer.ca).unwrap();

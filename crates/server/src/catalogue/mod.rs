@@ -79,6 +79,8 @@ pub(crate) type Result<T> = std::result::Result<T, CatalogueError>;
 pub(crate) trait Catalogue: Send + Sync {
     /// The number of the last change that a node may have to hear of.
     fn change(&self) -> Result<u64>;
+    /// Something that waiting nodes have to hear of has changed elsewhere than here.
+    fn announce(&self) -> Result<()>;
     /// The secrets of the fleet, with keys for datagrams that are still opened at `now`.
     fn keys(&self, now: UnixSeconds) -> Result<FleetKeys>;
 

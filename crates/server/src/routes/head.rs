@@ -17,6 +17,7 @@ use crate::app::{App, stopped};
 use crate::catalogue::{FleetKeys, NodeRecord, Revoked};
 use crate::refusal::Refusal;
 use crate::request::{Arguments, CallingNode};
+use crate::signing::Signing;
 use crate::site;
 
 /// For how long an assignment may be adopted. Each answer carries a fresh one.
@@ -47,6 +48,8 @@ struct Essence {
     halted: bool,
     keys: FleetKeys,
     revoked: Arc<Revoked>,
+    /// Versions of what publishers have signed.
+    signed: (u64, u64),
 }
 
 impl Essence {
@@ -66,6 +69,7 @@ impl Essence {
             halted: app.catalogue.halted()?,
             keys: app.catalogue.keys(UnixSeconds::now())?,
             revoked: app.revoked().borrow().clone(),
+            signed: app.signing.as_ref().map_or((0, 0), Signing::versions),
         })
     }
 
@@ -86,6 +90,8 @@ impl Essence {
             hasher.update(key.key.as_bytes());
         }
         hasher.update(&self.revoked.number.to_be_bytes());
+        hasher.update(&self.signed.0.to_be_bytes());
+        hasher.update(&self.signed.1.to_be_bytes());
         let digest = hasher.finalize();
         let number = u64::from_be_bytes(*digest.as_bytes().first_chunk().expect("a digest has 32 bytes"));
         (number >> 11).max(1)

@@ -7,6 +7,7 @@ use axum::extract::State;
 use potluck_model::api::{
     ErrorKind, JoinAnswer, JoinRequest, Labels, OperatorAnswer, RenewAnswer, RenewRequest, TokenAnswer, TokenRequest,
 };
+use potluck_model::assignment::Root;
 use potluck_model::join::{JoinString, Token, fingerprint};
 use potluck_model::{Digest, NodeId, UnixSeconds};
 use schemars::JsonSchema;
@@ -17,6 +18,7 @@ use crate::authority::{RequestedKey, random};
 use crate::catalogue::{NODES_MAX, NewToken, Redeemed, RedeemedOperator, Redemption, TOKENS_MAX};
 use crate::refusal::Refusal;
 use crate::request::{CallingNode, CallingOperator, Input};
+use crate::signing::Signing;
 
 /// The most labels or facts of a node.
 const LABELS_MAX: usize = 64;
@@ -89,13 +91,27 @@ pub(super) async fn make_token(
     let join = JoinString {
         servers: app.advertised.clone(),
         ca: app.authority.fingerprint(),
-        root: app.authority.root().digest(),
+        root: joining_root(app, None).digest(),
         token,
     };
     Ok(Json(TokenAnswer {
         join: join.to_string(),
         expires,
     }))
+}
+
+/// The trusted root for who joins: the one with this digest, else the one that pins the newest root of the publishers. So keys
+/// that were replaced are of no use against nodes that join later.
+fn joining_root(app: &App, wanted: Option<Digest>) -> Root {
+    let roots = app.signing.as_ref().map(Signing::roots).unwrap_or_default();
+    let mut root = app.authority.root().clone();
+    for releases in roots {
+        root = root.with_releases(releases);
+        if Some(root.digest()) == wanted {
+            break;
+        }
+    }
+    root
 }
 
 /// Answer to a `JoinRequest`.
@@ -119,7 +135,7 @@ pub(super) async fn join(
     // Before the token is used: a request that cannot succeed does not cost one of its uses.
     let key = RequestedKey::parse(&request.csr).map_err(Refusal::bad)?;
     if request.operator {
-        return join_operator(&app, token.hash(), &key).await.map(Json);
+        return join_operator(&app, token.hash(), &key, request.root).await.map(Json);
     }
     let mut ids = Vec::new();
     while ids.len() < IDS_TRIED {
@@ -181,11 +197,16 @@ pub(super) async fn join(
         node,
         certificate,
         ca: app.authority.ca_pem().to_owned(),
-        root: app.authority.root().clone(),
+        root: joining_root(&app, request.root),
     })))
 }
 
-async fn join_operator(app: &Arc<App>, token: Digest, key: &RequestedKey) -> Result<Joined, Refusal> {
+async fn join_operator(
+    app: &Arc<App>,
+    token: Digest,
+    key: &RequestedKey,
+    wanted: Option<Digest>,
+) -> Result<Joined, Refusal> {
     let (digest, now) = (key.digest(), UnixSeconds::now());
     let redeemed = app
         .blocking(move |app| Ok(app.catalogue.redeem_operator(token, digest, now)?))
@@ -219,7 +240,7 @@ async fn join_operator(app: &Arc<App>, token: Digest, key: &RequestedKey) -> Res
         operator,
         certificate,
         ca: app.authority.ca_pem().to_owned(),
-        root: app.authority.root().clone(),
+        root: joining_root(app, wanted),
     }))
 }
 

@@ -10,6 +10,7 @@ mod operators;
 mod releases;
 mod reports;
 mod status;
+mod trust;
 mod upkeep;
 
 use axum::Json;
@@ -17,8 +18,9 @@ use axum::http::Method;
 use potluck_model::Digest;
 use potluck_model::api::{
     AssignRequest, AssignmentInfo, CHUNKS_PER_REQUEST_MAX, Configuration, Events, GcReport, GcRequest, HaltRequest,
-    Head, JoinRequest, Labels, NodeEvents, NodeInfo, OperatorInfo, OperatorRequest, Presence, PublishRequest, Release,
-    RenewAnswer, RenewRequest, RevokeAnswer, RevokeRequest, Status, TokenAnswer, TokenRequest, UPLOAD_BYTES_MAX,
+    Head, JoinRequest, Labels, NodeEvents, NodeInfo, OnlineKeys, OperatorInfo, OperatorRequest, Presence,
+    PublishRequest, Release, RenewAnswer, RenewRequest, RevokeAnswer, RevokeRequest, Status, TRUST_CHANGE_BYTES_MAX,
+    TokenAnswer, TokenRequest, TrustAnswer, TrustChange, TrustInfo, UPLOAD_BYTES_MAX,
 };
 use potluck_model::audit::AuditLog;
 
@@ -172,6 +174,39 @@ pub(crate) fn all() -> Vec<Route> {
             releases::configuration,
         )
         .answers::<Configuration>(),
+        Route::new(
+            get.clone(),
+            "/v1/trust",
+            Who::Operator,
+            "What publishers have signed, and what waits for signatures.",
+            trust::info,
+        )
+        .answers::<TrustInfo>(),
+        Route::new(
+            put.clone(),
+            "/v1/trust",
+            Who::Operator,
+            "Puts in force what publishers have signed, or keeps it until enough have.",
+            trust::change,
+        )
+        .takes::<TrustChange>()
+        .body_max(TRUST_CHANGE_BYTES_MAX)
+        .answers::<TrustAnswer>(),
+        Route::new(
+            delete.clone(),
+            "/v1/trust",
+            Who::Operator,
+            "Drops the change that waits for signatures.",
+            trust::drop_waiting,
+        ),
+        Route::new(
+            post.clone(),
+            "/v1/trust/online",
+            Who::Operator,
+            "Makes fresh keys for snapshot and timestamp, for the next root to name.",
+            trust::online,
+        )
+        .answers::<OnlineKeys>(),
         Route::new(
             post.clone(),
             "/v1/assignments",

@@ -8,19 +8,20 @@ use potluck_model::api::{Configuration, ErrorKind, PublishRequest, Release};
 use potluck_model::chunk_list::{ChunkList, META_BYTES_MAX};
 use potluck_model::list::{Content, Entry, List};
 use potluck_model::{ConfigurationName, Digest, UnixSeconds};
+use potluck_trust::Permission;
 
 use crate::app::App;
 use crate::catalogue::{NewRelease, Published};
 use crate::near::near;
 use crate::refusal::Refusal;
 use crate::request::{CallingOperator, Input, Segment};
-use crate::signing::Signing;
+use crate::signing::{SigningError, Turn};
 use crate::stored::whole_chunk;
 
 /// Missing contents that are named; of more, the number.
 const MISSING_NAMED_MAX: usize = 10;
 /// How often content is checked again because chunks were removed meanwhile.
-const CHECKS_MAX: u32 = 5;
+pub(super) const CHECKS_MAX: u32 = 5;
 /// Chunks that are looked up at once.
 const LOOKUP_BATCH: usize = 4_096;
 
@@ -33,17 +34,9 @@ pub(super) async fn publish(
     let published = app
         .changing(move |app| {
             for _ in 0..CHECKS_MAX {
-                let new = check(app, &name, &request.list)?;
-                // Until it is signed, no node hears of it.
-                let mut turn = app.signing.as_ref().map(Signing::turn);
-                match app.catalogue.publish(new)? {
+                match publish_once(app, &name, &request)? {
                     Published::Swept => {}
-                    published => {
-                        if let Some(turn) = &mut turn {
-                            turn.reconcile(app.catalogue.as_ref(), app.blobs.as_ref(), false)?;
-                        }
-                        return Ok(published);
-                    }
+                    published => return Ok(published),
                 }
             }
             Ok(Published::Swept)
@@ -57,10 +50,7 @@ pub(super) async fn publish(
             Ok(Json(release))
         }
         Published::Same(release) => Ok(Json(release)),
-        Published::Swept => Err(Refusal::new(
-            ErrorKind::Busy,
-            "chunks that nobody needs are being removed: publish again in some seconds",
-        )),
+        Published::Swept => Err(swept()),
         Published::Conflict { newest } => Err(Refusal::new(
             ErrorKind::Conflict,
             format!(
@@ -73,6 +63,58 @@ pub(super) async fn publish(
             format!("release {release} is called {version} already: choose another --version"),
         )),
     }
+}
+
+fn publish_once(app: &App, name: &ConfigurationName, request: &PublishRequest) -> Result<Published, Refusal> {
+    let new = check(app, name, &request.list)?;
+    let Some(signing) = &app.signing else {
+        if request.only.is_some() || request.minimum.is_some() {
+            let message =
+                "this fleet was made before releases were signed: its nodes would not obey --only and --minimum";
+            return Err(Refusal::bad(message));
+        }
+        return Ok(app.catalogue.publish(new)?);
+    };
+    let permission = Permission {
+        list: request.list,
+        only: request.only.clone(),
+        minimum: request.minimum,
+    };
+    let known = app.catalogue.configuration(name)?;
+    let newest = known.as_ref().and_then(|known| known.releases.first());
+    let mut turn = signing.turn();
+    // Signed before it is visible: no node hears of a release that it must refuse, or that is not narrowed yet. What would
+    // be refused is not signed.
+    let follows = newest.map_or(0, |newest| newest.release) + 1 == new.release.release;
+    let narrows = newest.is_some_and(|newest| newest.list == request.list) && differs(&turn, &permission)?;
+    if follows || narrows {
+        let (bytes, list) = list(app, &request.list)?;
+        turn.permit(&list, &bytes, permission)?;
+    }
+    let published = app.catalogue.publish(new)?;
+    match published {
+        Published::New(_) => {}
+        Published::Same(_) => app.catalogue.announce()?,
+        _ if follows => turn.reconcile(app.catalogue.as_ref(), app.blobs.as_ref())?,
+        _ => {}
+    }
+    Ok(published)
+}
+
+/// Whether a release was signed with another permission than this one. A minimum that was signed before stays in any case.
+fn differs(turn: &Turn<'_>, wanted: &Permission) -> Result<bool, Refusal> {
+    let Some(known) = turn.permission(&wanted.list).map_err(SigningError::from)? else {
+        return Ok(true);
+    };
+    Ok(known.only != wanted.only || wanted.minimum > known.minimum)
+}
+
+/// What to say if chunks vanished as often as somebody looked.
+pub(super) fn swept() -> Refusal {
+    Refusal::new(
+        ErrorKind::Busy,
+        "chunks that nobody needs are being removed: publish again in some seconds",
+    )
 }
 
 pub(super) async fn configurations(State(app): State<Arc<App>>) -> Result<Json<Vec<Configuration>>, Refusal> {
@@ -118,18 +160,30 @@ pub(super) fn listed(names: &[String]) -> String {
 
 /// Checks that the list is one of this configuration, and that everything that it names is here.
 fn check(app: &App, name: &ConfigurationName, digest: &Digest) -> Result<NewRelease, Refusal> {
-    let sweeps = app.catalogue.sweeps()?;
+    let release = check_any(app, digest)?;
+    let configuration = &release.release.configuration;
+    if configuration != name {
+        return Err(Refusal::bad(format!(
+            "the list is one of configuration {configuration}, not of {name}"
+        )));
+    }
+    Ok(release)
+}
+
+/// A list that has been uploaded.
+fn list(app: &App, digest: &Digest) -> Result<(Vec<u8>, List), Refusal> {
     let Some(bytes) = whole_chunk(app, digest, META_BYTES_MAX)? else {
         let message = format!("the list {digest} has not been uploaded");
         return Err(Refusal::new(ErrorKind::ContentMissing, message));
     };
     let list = List::from_bytes(&bytes).map_err(|fault| Refusal::bad(format!("the list {digest}: {fault}")))?;
-    if list.configuration != *name {
-        return Err(Refusal::bad(format!(
-            "the list is one of configuration {}, not of {name}",
-            list.configuration
-        )));
-    }
+    Ok((bytes, list))
+}
+
+/// Checks that everything that a list names is here.
+pub(super) fn check_any(app: &App, digest: &Digest) -> Result<NewRelease, Refusal> {
+    let sweeps = app.catalogue.sweeps()?;
+    let (bytes, list) = list(app, digest)?;
     let contents = list.contents();
     let missing = missing(app, &contents)?;
     if !missing.is_empty() {

@@ -12,7 +12,6 @@ use crate::data::Upkeep;
 use crate::gc::{GcError, collect};
 use crate::refusal::Refusal;
 use crate::request::{CallingOperator, Input};
-use crate::signing::SigningError;
 
 pub(super) async fn gc(
     State(app): State<Arc<App>>,
@@ -35,9 +34,7 @@ pub(super) async fn gc(
         let cutoff = UnixSeconds(UnixSeconds::now().0.saturating_sub(request.grace_seconds));
         let report = collect(app.catalogue.as_ref(), app.blobs.as_ref(), request.keep, cutoff)?;
         if let Some(signing) = &app.signing {
-            signing
-                .turn()
-                .reconcile(app.catalogue.as_ref(), app.blobs.as_ref(), false)?;
+            signing.turn().reconcile(app.catalogue.as_ref(), app.blobs.as_ref())?;
         }
         Ok(report)
     });
@@ -45,15 +42,6 @@ pub(super) async fn gc(
     let (releases, chunks, bytes) = (report.releases.len(), report.chunks, report.bytes);
     tracing::info!(%operator, releases, chunks, bytes, "removed what nobody needs");
     Ok(Json(report))
-}
-
-impl From<SigningError> for Refusal {
-    fn from(fault: SigningError) -> Self {
-        match fault {
-            SigningError::Content(fault) => fault.into(),
-            SigningError::Data(_) | SigningError::Metadata(_) => Self::internal(&fault),
-        }
-    }
 }
 
 impl From<GcError> for Refusal {

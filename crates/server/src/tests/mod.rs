@@ -11,6 +11,7 @@ mod publishing;
 mod reporting;
 mod restart;
 mod revoking;
+mod signing;
 mod sites;
 mod upkeep;
 mod world;

@@ -29,6 +29,7 @@ impl World {
             labels: Labels::new(),
             replaces: None,
             operator: true,
+            root: None,
         };
         self.client(None).post("/v1/join", &request).await
     }

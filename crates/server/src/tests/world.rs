@@ -140,15 +140,7 @@ impl World {
     }
 
     pub(super) async fn join(&self, join: &JoinString, csr: &str) -> Answer {
-        let request = JoinRequest {
-            token: join.token.to_hex(),
-            csr: csr.to_owned(),
-            facts: BTreeMap::from([("hostname".parse().unwrap(), "box".to_owned())]),
-            labels: Labels::new(),
-            replaces: None,
-            operator: false,
-        };
-        self.client(None).post("/v1/join", &request).await
+        self.client(None).post("/v1/join", &join_request(join, csr)).await
     }
 
     /// Uploads and publishes.
@@ -160,7 +152,12 @@ impl World {
 
     pub(super) async fn release(&self, name: &str, list: &Digest) -> Answer {
         let path = format!("/v1/configurations/{name}/releases");
-        self.operator.post(&path, &PublishRequest { list: *list }).await
+        let request = PublishRequest {
+            list: *list,
+            only: None,
+            minimum: None,
+        };
+        self.operator.post(&path, &request).await
     }
 
     pub(super) async fn assign(&self, name: &str, version: Option<&str>, target: Target) -> Answer {
@@ -361,6 +358,19 @@ impl Answer {
 
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// What a node asks for that joins.
+pub(super) fn join_request(join: &JoinString, csr: &str) -> JoinRequest {
+    JoinRequest {
+        token: join.token.to_hex(),
+        csr: csr.to_owned(),
+        facts: BTreeMap::from([("hostname".parse().unwrap(), "box".to_owned())]),
+        labels: Labels::new(),
+        replaces: None,
+        operator: false,
+        root: None,
     }
 }
 

@@ -181,6 +181,10 @@ impl Catalogue for SqliteCatalogue {
         self.database.read(|c| setting(c, "change"))
     }
 
+    fn announce(&self) -> Result<()> {
+        self.database.write(bump)
+    }
+
     fn keys(&self, now: UnixSeconds) -> Result<FleetKeys> {
         self.database.read(|c| {
             let hex = |key: [u8; 32]| data_encoding::HEXLOWER.encode(&key);
