@@ -21,6 +21,10 @@ build:
 test:
     cargo test --workspace
 
+# Executing processes and shims are killed, and their disks fail, at each of their fail points in turn.
+crash runs="1000":
+    POTLUCK_CRASH_RUNS={{ runs }} cargo test --locked -p potluck-provision --features fail-points --test crash -- --nocapture
+
 # Namespaces only: `just netns warm_join`.
 netns case="":
     cargo build -p potluck

@@ -16,6 +16,7 @@ use potluck_model::{Digest, StepId, UnixMicros};
 use crate::command::{Ended, Exit};
 use crate::engine::{Done, Engine, Fault, failed, not_started};
 use crate::journal::JournalError;
+use crate::leftover;
 use crate::shim::{self, End, Order, Shim};
 use crate::state::{Fact, Handed, Open};
 
@@ -38,6 +39,10 @@ impl Engine<'_> {
         open: &Open,
         same: bool,
     ) -> Result<Option<(StepId, Outcome)>, JournalError> {
+        if self.is_untouched(open) && same {
+            self.not_begun(list, open)?;
+            return Ok(None);
+        }
         let Some(commands) = self.await_begun(list, open)? else {
             self.interrupted(list, open)?;
             return Ok(None);
@@ -56,6 +61,39 @@ impl Engine<'_> {
         self.adopted = Some(Adopted { commands });
         let outcome = self.tries(step, start, attempt)?;
         Ok(Some((step.id.clone(), outcome)))
+    }
+
+    /// Whether a step works by commands alone, and none was about to begin: the note of that lasts before it does.
+    fn is_untouched(&self, open: &Open) -> bool {
+        let step = self.setting.list.steps.iter().find(|step| step.id == open.step);
+        let by_commands = step.is_some_and(|step| {
+            matches!(
+                step.action,
+                Action::Run { .. }
+                    | Action::Ansible { .. }
+                    | Action::CloudInit { .. }
+                    | Action::Package { .. }
+                    | Action::Service { .. }
+                    | Action::User { .. }
+            )
+        });
+        by_commands && open.handed.is_empty()
+    }
+
+    /// Says that nothing of a step was begun, so that it is done now, whatever `on_interrupt` says.
+    fn not_begun(&mut self, list: Digest, open: &Open) -> Result<(), JournalError> {
+        if let Some(guard) = &open.process {
+            // It changes nothing.
+            let _ = leftover::end(guard);
+        }
+        let what = What::StepEnded {
+            step: open.step.clone(),
+            outcome: Outcome::Interrupted,
+            millis: 0,
+            exit: None,
+            message: "the machine or the executing process died before its command began".to_owned(),
+        };
+        self.journal.append(Some(list), Some(what), None)
     }
 
     /// Waits for the end of the last command that was begun. `None`: what was begun of the step is not known to have ended.

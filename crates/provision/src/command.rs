@@ -345,6 +345,10 @@ impl Lines {
         mut bytes: &[u8],
         sink: &mut dyn FnMut(Event) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
+        if self.passed_on > OUTPUT_LINES_MAX {
+            self.skim(bytes);
+            return Ok(());
+        }
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.add(&bytes[..end]);
             self.end(sink)?;
@@ -352,6 +356,31 @@ impl Lines {
         }
         self.add(bytes);
         Ok(())
+    }
+
+    /// Of what is not kept, only the last line that says something matters: a flood is read as fast as it comes.
+    fn skim(&mut self, bytes: &[u8]) {
+        let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
+            return self.add(bytes);
+        };
+        let mut rest = &bytes[..end];
+        loop {
+            let start = rest.iter().rposition(|byte| *byte == b'\n');
+            if start.is_none() {
+                self.add(rest);
+            }
+            let line = start.map_or(self.line.as_slice(), |start| &rest[start + 1..]);
+            if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
+                self.last = text_of(line);
+                break;
+            }
+            match start {
+                Some(start) => rest = &rest[..start],
+                None => break,
+            }
+        }
+        self.line.clear();
+        self.add(&bytes[end + 1..]);
     }
 
     /// Passes on a last line without an end.
@@ -365,12 +394,7 @@ impl Lines {
     }
 
     fn end(&mut self, sink: &mut dyn FnMut(Event) -> Result<(), JournalError>) -> Result<(), JournalError> {
-        let text = String::from_utf8_lossy(self.line.strip_suffix(b"\r").unwrap_or(&self.line));
-        let mut cut = text.len().min(LINE_BYTES_MAX);
-        while !text.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        let text = text[..cut].to_owned();
+        let text = text_of(&self.line);
         self.line.clear();
         if !text.trim().is_empty() {
             self.last.clone_from(&text);
@@ -388,6 +412,17 @@ impl Lines {
         }
         sink(Event::Line(text))
     }
+}
+
+/// A line, as it is kept.
+fn text_of(line: &[u8]) -> String {
+    let line = &line[..line.len().min(LINE_BYTES_MAX)];
+    let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+    let mut cut = text.len().min(LINE_BYTES_MAX);
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    text[..cut].to_owned()
 }
 
 /// The name of a signal, for people.
@@ -484,6 +519,11 @@ mod tests {
         assert_eq!(lines.len(), OUTPUT_LINES_MAX + 1);
         assert!(lines.last().unwrap().contains("not kept"));
         assert_eq!(ended.last_line, "last");
+        let (ended, _, _) = sh(
+            "yes | head -c 3000000; printf 'the last\\n\\n  \\n'; sleep 0.1; echo",
+            LONG,
+        );
+        assert_eq!(ended.last_line, "the last");
         let (_, lines, _) = sh("head -c 3000000 /dev/zero | tr '\\0' 'x'", LONG);
         assert_eq!(lines, ["x".repeat(LINE_BYTES_MAX)]);
     }

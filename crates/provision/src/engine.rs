@@ -29,6 +29,7 @@ use crate::command::{self, CommandError, Event};
 use crate::content::Contents;
 use crate::executor::halt_path;
 use crate::facts;
+use crate::fail;
 use crate::health;
 use crate::journal::{Journal, JournalError};
 use crate::leftover;
@@ -201,6 +202,7 @@ impl<'a> Engine<'a> {
                 recap.count(outcome);
             }
         }
+        fail::here("run.done");
         self.note(What::Executed { recap }, None)?;
         self.journal.sync()?;
         Ok(recap)
@@ -312,6 +314,7 @@ impl<'a> Engine<'a> {
     fn step(&mut self, step: &Step) -> Result<Outcome, JournalError> {
         let start = Instant::now();
         self.note(What::StepStarted { step: step.id.clone() }, None)?;
+        fail::here("step.started");
         self.tries(step, start, 1)
     }
 
@@ -350,7 +353,9 @@ impl<'a> Engine<'a> {
         if matches!(done.outcome, Outcome::Changed | Outcome::Failed) {
             self.notify(&step.id)?;
         }
+        fail::here("step.done");
         let outcome = self.end(&step.id, start, done)?;
+        fail::here("step.ended");
         if self.in_care {
             // Only what lasts makes its shims' files dispensable.
             self.journal.sync()?;

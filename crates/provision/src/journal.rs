@@ -6,7 +6,7 @@
 //! synced are there. Limit: a step's output is not synced on its own.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use potluck_model::trace::What;
 use potluck_model::{Digest, UnixMicros};
 use serde::{Deserialize, Serialize};
 
+use crate::fail;
 use crate::file;
 use crate::state::{Fact, Line, State};
 
@@ -142,7 +143,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let line = Line { at, list, what, fact };
         let bytes = encode(&line);
-        self.file.write_all(&bytes).map_err(|source| {
+        fail::write("journal.append", &self.file, &bytes).map_err(|source| {
             // A half-written line would spoil the next one.
             let _ = self.file.set_len(self.len);
             JournalError::Io {
@@ -152,6 +153,7 @@ impl Journal {
         })?;
         self.len += bytes.len() as u64;
         self.dirty = true;
+        fail::here("journal.appended");
         self.state.apply(&line);
         Ok(())
     }
@@ -159,8 +161,11 @@ impl Journal {
     /// Everything appended so far is on disk.
     pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
         if self.dirty {
-            self.file.sync_data().map_err(JournalError::io(&self.path))?;
+            fail::io("journal.sync")
+                .and_then(|()| self.file.sync_data())
+                .map_err(JournalError::io(&self.path))?;
             self.dirty = false;
+            fail::here("journal.synced");
         }
         Ok(())
     }
@@ -182,6 +187,7 @@ impl Journal {
             .map_err(io::Error::from)
             .and_then(|bytes| file::replace(&state, &bytes))
             .map_err(JournalError::io(&state))?;
+        fail::io("journal.rotate").map_err(JournalError::io(&state))?;
         let path = path_of(&self.dir, next);
         self.file = OpenOptions::new()
             .append(true)

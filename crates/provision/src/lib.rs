@@ -17,6 +17,7 @@ mod diff;
 mod engine;
 mod executor;
 mod facts;
+mod fail;
 mod file;
 mod health;
 mod job;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,10 +34,21 @@ impl Private {
     pub(crate) fn path(&self) -> &Path {
         self.root.path()
     }
+
+    /// Whether the directory still stands where it was made.
+    fn is_there(&self) -> bool {
+        let here = fs::metadata(self.path());
+        let made = rustix::fs::fstat(self.root.fd());
+        matches!((here, made), (Ok(here), Ok(made)) if here.ino() == made.st_ino && here.dev() == made.st_dev)
+    }
 }
 
 /// The directory, made if it is not there yet.
 pub(crate) fn of<'e>(engine: &'e mut Engine<'_>) -> Result<&'e Private, Fault> {
+    // A step may have removed it, or what is in it.
+    if engine.private.as_ref().is_some_and(|private| !private.is_there()) {
+        engine.private = None;
+    }
     if engine.private.is_none() {
         let setting = engine.setting;
         let staged = engine.stage.as_ref().and_then(Stage::private);

@@ -15,6 +15,7 @@ use potluck_model::{Digest, Location, UnixSeconds};
 use crate::content::{self, Contents};
 use crate::engine::{Engine, Setting};
 use crate::executor::halt_path;
+use crate::fail;
 use crate::job::{self, Job, Received};
 use crate::journal::{Journal, JournalError};
 use crate::lock::Lock;
@@ -141,6 +142,7 @@ fn process(dir: &Path, bounds: &Bounds) -> Result<Option<Recap>, RunError> {
     let lock = Lock::take(dir).map_err(dir_error)?;
     let _lock = lock.ok_or_else(|| RunError::Running(dir.to_owned()))?;
     let dir = dir.canonicalize().map_err(dir_error)?;
+    fail::of_executing_process(&dir);
     stage::remove_left(&dir).map_err(|source| RunError::Dir {
         path: dir.clone(),
         source,

@@ -23,6 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::fail;
 use crate::journal::JournalError;
 use crate::leftover;
 use crate::scope;
@@ -60,6 +61,7 @@ impl Shim {
         let place = place(dir, number);
         remove(&place)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        fail::io("shim.lock")?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -73,6 +75,7 @@ impl Shim {
         // It holds the lock, which is the shim's alone now.
         drop(command);
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+        fail::here("shim.order");
         let handed = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(&line));
         if let Err(error) = handed {
             // It has not got all of it, and runs nothing.
@@ -80,6 +83,7 @@ impl Shim {
             let _ = child.wait();
             return Err(error);
         }
+        fail::here("shim.ordered");
         Ok(Self {
             dir: place,
             child: Some(child),
@@ -111,6 +115,7 @@ impl Shim {
             let end = self.end();
             self.pass_on(&mut reader, sink)?;
             if end.is_some() {
+                fail::here("shim.seen");
                 if let Some(child) = &mut self.child {
                     // It has nothing left to do but to end.
                     let _ = child.wait();

@@ -84,7 +84,7 @@ fn a_failure_that_may_go_on_blocks_only_what_needs_it() {
 #[test]
 fn a_step_that_may_not_be_done_again_has_failed_when_it_was_interrupted() {
     use crate::journal::Journal;
-    use crate::state::Fact;
+    use crate::state::{Fact, Handed};
     use potluck_model::trace::What;
 
     for (on_interrupt, expected) in [
@@ -112,6 +112,12 @@ fn a_step_that_may_not_be_done_again_has_failed_when_it_was_interrupted() {
             step: "once".parse().unwrap(),
         };
         journal.append(Some(list.digest()), Some(started), None).unwrap();
+        let handed = Fact::Handed(Handed {
+            number: 1,
+            command: list.digest(),
+            attempt: 1,
+        });
+        journal.append(Some(list.digest()), None, Some(handed)).unwrap();
         drop(journal);
         let report = bench.execute(&list);
         let ended: Vec<_> = report.ended().into_iter().skip(1).map(|(_, outcome)| outcome).collect();

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use super::order::{End, Order, SHIM_FORMAT, Started, Status, name};
 use super::output::Output;
 use crate::command::{self, CommandError, Event, Reach};
+use crate::fail;
 use crate::file;
 use crate::limits;
 use crate::proc::{Stat, boot_id, descendants};
@@ -46,7 +47,9 @@ pub fn shim_main(dir: &Path) -> ExitCode {
 }
 
 fn keep(dir: &Path) -> io::Result<()> {
+    fail::of_shim(dir);
     let order = Order::read(&mut io::stdin().lock())?;
+    fail::here("keeper.ordered");
     let own = std::process::id();
     let noted = Noted::reserve(dir)?;
     // What systemd manages it limits itself; grouping needs nobody's leave.
@@ -63,6 +66,7 @@ fn keep(dir: &Path) -> io::Result<()> {
             .collect(),
     };
     file::replace(&dir.join(name::STARTED), &serde_json::to_vec(&started)?)?;
+    fail::here("keeper.begin");
     let mut output = Output::create(&dir.join(name::OUTPUT))?;
     let mut command = order.command();
     if let Some(limits) = &order.limits
@@ -92,6 +96,7 @@ fn keep(dir: &Path) -> io::Result<()> {
         },
         Err(error) => End::Lost { why: error.to_string() },
     };
+    fail::here("keeper.end");
     // The end is noted last: who sees it sees all of the output.
     output.close();
     if let Some(scope) = &all.scope {
@@ -145,8 +150,11 @@ impl Noted {
         let write = || {
             self.file.write_all_at(&bytes, 0)?;
             self.file.set_len(bytes.len() as u64)?;
+            fail::io("keeper.sync")?;
             self.file.sync_all()?;
+            fail::io("keeper.rename")?;
             fs::rename(&self.temp, &self.path)?;
+            fail::here("keeper.noted");
             self.path.parent().map_or(Ok(()), file::sync_dir)
         };
         let mut tries = 1;
