@@ -7,6 +7,7 @@ mod cloud_config;
 mod conduct;
 mod fault;
 mod health;
+mod include;
 mod keys;
 mod names;
 mod order;
@@ -20,10 +21,10 @@ mod variables;
 mod written;
 
 use crate::ConfigurationName;
-use crate::list::{STEPS_MAX, Settings, Step};
+use crate::list::{Entry, STEPS_MAX, Settings, Step};
 
-pub(crate) use fault::nearest;
-pub use fault::{ConfigurationError, Position};
+pub use fault::{ConfigurationError, Position, nearest};
+pub use include::{Find, INCLUDES_MAX, Include, IncludeFault, Wanted, includes};
 pub use schema::schema;
 pub use start::{Start, start};
 
@@ -73,13 +74,15 @@ pub struct Resolved {
     pub steps: Vec<Step>,
     /// What concerns all of them.
     pub settings: Settings,
+    /// Entries of releases that it includes and that the directory does not have, in no order.
+    pub included: Vec<Entry>,
     /// What its owner should know, though it can be published.
     pub warnings: Vec<String>,
 }
 
 /// Resolves the directory `directory_name` that holds `tree`, sorted by the bytes of the path, and `toml`, the text of its
 /// `configuration.toml`, if it has one. `name` goes before the name in there, which goes before the directory's. `text_of` gives
-/// the text of a file, if it is text of at most `TEXT_BYTES_MAX`.
+/// the text of a file, if it is text of at most `TEXT_BYTES_MAX`. `find` gives the lists of what it includes (see `includes`).
 ///
 /// # Errors
 /// All that is wrong at once, in the order in which it is written.
@@ -89,11 +92,18 @@ pub fn resolve(
     tree: &[TreeEntry],
     name: Option<&ConfigurationName>,
     text_of: &dyn Fn(&str) -> Option<String>,
+    find: Find<'_>,
 ) -> Result<Resolved, Vec<ConfigurationError>> {
     let tree = Tree { entries: tree, text_of };
     let mut errors = Vec::new();
     let written = match toml {
-        Some(text) => written::read(text, &tree, &mut errors),
+        Some(text) => {
+            let names = written::Names {
+                given: name,
+                directory: directory_name,
+            };
+            written::read(text, tree, names, find, &mut errors)
+        }
         None => written::Written {
             steps: bare::read(&tree, &mut errors),
             ..written::Written::default()
@@ -124,6 +134,7 @@ pub fn resolve(
                 .collect(),
             steps,
             settings: written.settings,
+            included: written.included,
         }),
         _ => {
             // What has no position concerns the whole and comes last.

@@ -9,7 +9,9 @@ mod check;
 mod settings;
 mod step;
 
-pub use settings::{HEALTH_CHECKS_MAX, HEALTH_SECONDS_MAX, HealthCheck, Settings, VARS_BYTES_MAX};
+pub use settings::{
+    HEALTH_CHECKS_MAX, HEALTH_SECONDS_MAX, HealthCheck, INCLUDED_MAX, IncludedRelease, Settings, VARS_BYTES_MAX,
+};
 pub use step::{
     Action, EnvVar, ExitMeaning, ExitOutcome, Limits, OnFailure, OnInterrupt, RETRIES_MAX, RETRY_DELAY_SECONDS_MAX,
     Retry, ServiceState, Step,

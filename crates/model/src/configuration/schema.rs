@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::INCLUDES_MAX;
 use super::keys::{KEYS, KINDS, Key, Shape};
 use super::names::{ARCHIVES, PACKAGES};
 use crate::list::RETRIES_MAX;
@@ -15,12 +16,18 @@ pub fn schema() -> Value {
         "title": "configuration.toml of Potluck",
         "type": "object",
         "additionalProperties": false,
-        "required": ["step"],
+        "anyOf": [{"required": ["step"]}, {"required": ["include"]}],
         "properties": {
             "name": {
                 "type": "string",
                 "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
                 "description": "Name of the configuration; else the directory's.",
+            },
+            "include": {
+                "type": "array",
+                "maxItems": INCLUDES_MAX,
+                "description": "Releases of other configurations that are part of this one: base, base@3, base@>=3.",
+                "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@.+)?$"},
             },
             "vars": {
                 "type": "object",

@@ -293,7 +293,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::configuration::resolve;
+    use crate::configuration::{Include, IncludeFault, resolve};
+    use crate::list::List;
+
+    fn nothing(include: &Include) -> Result<List, IncludeFault> {
+        panic!("{include} was not written")
+    }
 
     fn entry(path: &str, mode: u32) -> TreeEntry {
         TreeEntry {
@@ -350,7 +355,7 @@ mod tests {
             "user-data",
         ]);
         let start = start("web-edge", &tree, &text_of);
-        let resolved = resolve("web-edge", Some(&start.text), &tree, None, &text_of).unwrap();
+        let resolved = resolve("web-edge", Some(&start.text), &tree, None, &text_of, &nothing).unwrap();
         let ids: Vec<&str> = resolved.steps.iter().map(|step| step.id.as_str()).collect();
         assert_eq!(
             ids,
@@ -388,7 +393,7 @@ mod tests {
             let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.trim_end_matches('/').contains('/')).collect();
             let tree = tree(&names);
             let start = start("web", &tree, &text_of);
-            match resolve("web", Some(&start.text), &tree, None, &text_of) {
+            match resolve("web", Some(&start.text), &tree, None, &text_of, &nothing) {
                 Ok(resolved) => prop_assert_eq!(resolved.steps.len(), start.guesses.len()),
                 Err(errors) => prop_assert!(start.guesses.is_empty(), "{:?}\n{}", errors, start.text),
             }

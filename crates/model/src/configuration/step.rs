@@ -23,6 +23,8 @@ pub(super) struct Draft {
     pub(super) dest_at: Option<Span>,
     /// `None`: something is wrong with it.
     pub(super) step: Option<Step>,
+    /// Which of the releases that are included it is of.
+    pub(super) part: Option<usize>,
 }
 
 /// Reads one step.
@@ -132,6 +134,7 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
                 ..Step::new(id.clone(), action, timeout_seconds)
             }),
             id,
+            part: None,
         })
     }
 

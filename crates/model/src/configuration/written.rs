@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fault::{ConfigurationError, nearest};
+use super::include::{self, Find, Parts};
 use super::step::{Draft, StepReader};
 use super::value::{Reader, Span, Value};
 use super::{Tree, health, order, places, variables};
-use crate::list::{Settings, Step};
+use crate::list::{Entry, Settings, Step};
 use crate::{ConfigurationName, StepId};
 
-pub(super) const TOP_KEYS: [&str; 4] = ["name", "vars", "step", "health"];
+pub(super) const TOP_KEYS: [&str; 5] = ["name", "include", "vars", "step", "health"];
 
 /// What is written down.
 #[derive(Default)]
@@ -18,30 +19,62 @@ pub(super) struct Written {
     /// In the order in which they are done.
     pub(super) steps: Vec<Step>,
     pub(super) settings: Settings,
+    /// Entries of what is included.
+    pub(super) included: Vec<Entry>,
 }
 
-pub(super) fn read(text: &str, tree: &Tree<'_>, errors: &mut Vec<ConfigurationError>) -> Written {
+/// What the configuration may be called, beside what is written.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    /// Goes before all.
+    pub(super) given: Option<&'a ConfigurationName>,
+    /// For want of another.
+    pub(super) directory: &'a str,
+}
+
+pub(super) fn read(
+    text: &str,
+    tree: Tree<'_>,
+    names: Names<'_>,
+    find: Find<'_>,
+    errors: &mut Vec<ConfigurationError>,
+) -> Written {
     let (mut reader, table) = Reader::parse(text, errors);
     let mut name = None;
     let mut settings = Settings::default();
-    let mut drafts = Vec::new();
+    let (mut own_drafts, mut includes) = (Vec::new(), Vec::new());
     for (key, value) in &table {
         match key.get_ref().as_ref() {
             "name" => name = read_name(&mut reader, value),
+            "include" => includes = include::read(&mut reader, value),
             "vars" => settings.vars = variables::read(&mut reader, value),
             "health" => settings.health = health::read(&mut reader, value),
-            "step" => drafts = read_steps(&mut reader, value, tree),
+            "step" => own_drafts = read_steps(&mut reader, value, &tree),
             other => {
                 reader.unknown(&key.span(), other, "at the top", &TOP_KEYS);
             }
         }
     }
-    if !table.contains_key("step") {
+    let own_name = names
+        .given
+        .cloned()
+        .or_else(|| name.clone())
+        .or_else(|| names.directory.parse().ok());
+    let parts = Parts::find(&mut reader, includes, find, own_name.as_ref(), tree);
+    let mut drafts = parts.drafts();
+    drafts.extend(own_drafts);
+    if !table.contains_key("step") && !table.contains_key("include") {
         let message = "there is no [[step]]: with a configuration.toml, nothing is done that is not in it";
         reader.fault(&(0..0), "step", message.to_owned());
     }
-    let steps = fit(&mut reader, drafts, tree);
-    Written { name, steps, settings }
+    let settings = parts.settings(&mut reader, settings);
+    let steps = fit(&mut reader, drafts, &parts);
+    Written {
+        name,
+        steps,
+        settings,
+        included: parts.entries,
+    }
 }
 
 fn read_name(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<ConfigurationName> {
@@ -68,10 +101,16 @@ fn read_steps(reader: &mut Reader<'_>, value: &Value<'_>, tree: &Tree<'_>) -> Ve
 }
 
 /// Ids, needs, order and places: what can only be seen when all steps are there.
-fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step> {
+fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, parts: &Parts) -> Vec<Step> {
+    let entries = parts.tree();
+    let tree = Tree {
+        entries: &entries,
+        text_of: &|_| None,
+    };
+    parts.check_directories(reader, &drafts);
     let mut by_id = BTreeMap::<&str, usize>::new();
     for (index, draft) in drafts.iter().enumerate() {
-        if by_id.contains_key(draft.id.as_str()) {
+        if let Some(other) = by_id.get(draft.id.as_str()) {
             if draft.is_derived && draft.step.is_none() {
                 // Its source is wrong, so its name may be as well; that has been said.
                 continue;
@@ -81,7 +120,14 @@ fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step
             } else {
                 ""
             };
-            let message = format!("two steps are called {:?}{advice}", draft.id.as_str());
+            let whose = [parts.of(&drafts[*other]), parts.of(draft)];
+            let whose: Vec<&str> = whose.iter().map(String::as_str).filter(|of| !of.is_empty()).collect();
+            let whose = match whose[..] {
+                [] => String::new(),
+                [one] => format!(", one of them{one}"),
+                _ => format!(", {}", whose.join(" and")),
+            };
+            let message = format!("two steps are called {:?}{}{advice}", draft.id.as_str(), whose);
             reader.fault(&draft.at, "id", message);
         } else {
             by_id.insert(draft.id.as_str(), index);
@@ -117,15 +163,17 @@ fn fit(reader: &mut Reader<'_>, drafts: Vec<Draft>, tree: &Tree<'_>) -> Vec<Step
             reader.fault(span.map_or(&draft.at, |(_, span)| span), "needs", message);
         }
     }
-    for conflict in places::conflicts(drafts.iter().map(|draft| draft.step.as_ref()), tree) {
+    for conflict in places::conflicts(drafts.iter().map(|draft| draft.step.as_ref()), &tree) {
         let (one, two) = (&drafts[conflict.steps.0], &drafts[conflict.steps.1]);
         let (one_id, two_id) = (one.id.as_str(), two.id.as_str());
         let message = if one_id == two_id {
             format!("both steps {two_id:?} place {:?}", conflict.path)
         } else {
             format!(
-                "step {two_id:?} places {:?}, and so does step {one_id:?}",
-                conflict.path
+                "step {two_id:?}{} places {:?}, and so does step {one_id:?}{}",
+                parts.of(two),
+                conflict.path,
+                parts.of(one)
             )
         };
         reader.fault(two.dest_at.as_ref().unwrap_or(&two.at), "dest", message);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    Action, ENTRIES_MAX, Entry, EnvVar, HEALTH_CHECKS_MAX, HEALTH_SECONDS_MAX, HealthCheck, List, PATH_BYTES_MAX,
-    RETRIES_MAX, RETRY_DELAY_SECONDS_MAX, STEPS_MAX, Settings, Step, VARS_BYTES_MAX, format_of,
+    Action, ENTRIES_MAX, Entry, EnvVar, HEALTH_CHECKS_MAX, HEALTH_SECONDS_MAX, HealthCheck, INCLUDED_MAX, List,
+    PATH_BYTES_MAX, RETRIES_MAX, RETRY_DELAY_SECONDS_MAX, STEPS_MAX, Settings, Step, VARS_BYTES_MAX, format_of,
 };
 use crate::StepId;
 use crate::chunk_list::SINGLE_CHUNK_BYTES_MAX;
@@ -23,6 +23,7 @@ pub(super) fn list(list: &List) -> Result<(), String> {
         return Err(format!("format {} cannot say what is in it", list.format));
     }
     settings(&list.settings)?;
+    includes(&list.settings)?;
     health(list)?;
     entries(list)?;
     let mut before = BTreeSet::new();
@@ -58,6 +59,17 @@ pub(super) fn list(list: &List) -> Result<(), String> {
         action(list, &step.action)?;
     }
     notifications(&list.steps)
+}
+
+fn includes(settings: &Settings) -> Result<(), String> {
+    let includes = &settings.includes;
+    if includes.len() > INCLUDED_MAX {
+        return Err(format!("more than {INCLUDED_MAX} releases are part of it"));
+    }
+    if !includes.is_sorted_by(|one, two| one < two) {
+        return Err("the releases that are part of it are not sorted, or one is there twice".into());
+    }
+    Ok(())
 }
 
 /// What is notified stands behind whoever notifies it, and behind all that nobody notifies.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::StepId;
+use crate::{ConfigurationName, Digest, StepId};
 
 /// The most bytes of a list's variables, as canonical JSON.
 pub const VARS_BYTES_MAX: usize = 256 << 10;
@@ -19,6 +19,24 @@ pub struct Settings {
     /// What must succeed when all steps have ended well, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health: Vec<HealthCheck>,
+    /// Releases of other configurations that are part of this one, those that they include too, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub includes: Vec<IncludedRelease>,
+}
+
+/// The most releases that are part of another.
+pub const INCLUDED_MAX: usize = 4_096;
+
+/// A release that is part of another. All that it says is in the list that includes it; this says only where it came from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IncludedRelease {
+    /// The configuration.
+    pub configuration: ConfigurationName,
+    /// Number of the release.
+    pub release: u64,
+    /// Digest of its list.
+    pub list: Digest,
 }
 
 /// The most health checks of a list.

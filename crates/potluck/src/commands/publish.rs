@@ -9,7 +9,7 @@ use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::operator::{Operator, block_on};
 use crate::output::{Output, bytes, count};
-use crate::publish::{Minimum, Narrowing, Publication, Published, publish};
+use crate::publish::{Changes, Minimum, Narrowing, Publication, Published, publish};
 use crate::publisher::KeyPlace;
 
 /// Publishes a directory: makes an immutable release of a configuration
@@ -64,6 +64,14 @@ pub(crate) fn run(args: Args, global: &Global, output: Output) -> Result<Exit, F
     let published = published?;
     for warning in &published.warnings {
         output.note(&format!("warning: {warning}"));
+    }
+    for line in published
+        .changes
+        .iter()
+        .flat_map(Changes::lines)
+        .filter(|_| !output.json)
+    {
+        output.note(&line);
     }
     output.result(&published, |_| line(&published))?;
     Ok(Exit::Ok)
@@ -121,6 +129,7 @@ mod tests {
             minimum: None,
             lacking: vec![],
             warnings: vec![],
+            changes: None,
         };
         assert_eq!(
             line(&published),

@@ -1,6 +1,8 @@
 //! Publishing: from a directory to a release.
 
+mod changes;
 mod cut;
+mod include;
 mod previous;
 mod scan;
 mod sign;
@@ -27,7 +29,9 @@ use crate::exit::{Doing, Exit, Failure};
 use crate::operator::Operator;
 use crate::output::{Progress, bytes, count};
 use crate::publisher::KeyPlace;
+pub(crate) use changes::Changes;
 use cut::{Cut, Reading, Source};
+use include::Found;
 use potluck_store::chunking::average_for;
 use previous::Previous;
 use scan::{Kind, Scan};
@@ -86,6 +90,8 @@ pub(crate) struct Published {
     pub(crate) lacking: Vec<String>,
     /// What the publisher should know.
     pub(crate) warnings: Vec<String>,
+    /// What differs from the release before, if there is one and it could be read.
+    pub(crate) changes: Option<Changes>,
 }
 
 /// The directory as it will be in the list.
@@ -95,6 +101,7 @@ struct Content {
     settings: Settings,
     entries: Vec<Entry>,
     uploads: Vec<Upload>,
+    files: u64,
     bytes: u64,
 }
 
@@ -105,14 +112,22 @@ pub(crate) async fn publish(
     progress: &mut Progress,
 ) -> Result<Published, Failure> {
     let directory = publication.directory.clone();
-    let (scan, resolved) = blocking(move || look(&publication.directory, publication.name.as_ref())).await?;
+    let scanned = directory.clone();
+    let scan = blocking(move || scan_of(&scanned)).await?;
+    let found = Found::by(operator, scan.configuration.as_deref()).await?;
+    let (scan, resolved) = blocking(move || {
+        let resolved = resolve(&publication.directory, &scan, publication.name.as_ref(), &found)?;
+        Ok((scan, resolved))
+    })
+    .await?;
     let mut warnings = scan.warnings.clone();
     warnings.extend(resolved.warnings);
     let previous = Previous::of(operator, &resolved.name).await?;
     let directory_read = scan.directory.clone();
-    let content = read(scan, resolved.name, (resolved.steps, resolved.settings), progress)
+    let mut content = read(scan, resolved.name, (resolved.steps, resolved.settings), progress)
         .await
         .map_err(|failure| failure.while_doing(format!("publishing {}", directory.display())))?;
+    content.include(resolved.included);
     let published = release(
         operator,
         &directory_read,
@@ -125,21 +140,54 @@ pub(crate) async fn publish(
     Ok(Published { warnings, ..published })
 }
 
-/// Scans the directory and finds out what is to be done with what is in it.
-fn look(directory: &Path, name: Option<&ConfigurationName>) -> Result<(Scan, Resolved), Failure> {
-    let refused = |what: String| Failure::new(format!("publishing {}:\n{what}", directory.display())).exit(Exit::Data);
-    let scan = scan::scan(directory).map_err(|error| refused(error.to_string()))?;
+impl Content {
+    /// Adds what releases have that are included. The server has all of it already.
+    fn include(&mut self, entries: Vec<Entry>) {
+        for entry in &entries {
+            if let Entry::File { size, .. } = entry {
+                self.files += 1;
+                self.bytes += size;
+            }
+        }
+        self.entries.extend(entries);
+        self.entries
+            .sort_by(|one, two| one.path().as_bytes().cmp(two.path().as_bytes()));
+    }
+}
+
+fn refused(directory: &Path, what: &str) -> Failure {
+    Failure::new(format!("publishing {}:\n{what}", directory.display())).exit(Exit::Data)
+}
+
+fn scan_of(directory: &Path) -> Result<Scan, Failure> {
+    scan::scan(directory).map_err(|error| refused(directory, &error.to_string()))
+}
+
+/// Finds out what is to be done with what is in the directory, and in what it includes.
+fn resolve(
+    directory: &Path,
+    scan: &Scan,
+    name: Option<&ConfigurationName>,
+    found: &Found,
+) -> Result<Resolved, Failure> {
     let tree: Vec<TreeEntry> = scan.entries.iter().map(tree_entry).collect();
     let directory_name = scan
         .directory
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
-    let resolved = configuration::resolve(directory_name, scan.configuration.as_deref(), &tree, name, &|path| {
-        text_of(&scan, path)
+    configuration::resolve(
+        directory_name,
+        scan.configuration.as_deref(),
+        &tree,
+        name,
+        &|path| text_of(scan, path),
+        &|include| found.get(include),
+    )
+    .map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        refused(directory, &lines.join("\n"))
     })
-    .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    Ok((scan, resolved))
 }
 
 /// A first `configuration.toml` for the directory.
@@ -270,6 +318,7 @@ fn content(
         steps,
         settings,
         entries,
+        files: uploads.len() as u64,
         uploads,
         bytes,
     }
@@ -285,7 +334,7 @@ async fn release(
     progress: &mut Progress,
 ) -> Result<Published, Failure> {
     let name = content.name;
-    let files = content.uploads.len() as u64;
+    let files = content.files;
     let bytes = content.bytes;
     let published = |release: &Release, unchanged, uploaded_bytes| Published {
         configuration: name.clone(),
@@ -300,6 +349,7 @@ async fn release(
         minimum: narrowing.minimum(release.release),
         lacking: Vec::new(),
         warnings: Vec::new(),
+        changes: None,
     };
     let mut list = List {
         format: format_of(&content.steps, &content.settings),
@@ -369,9 +419,16 @@ async fn release(
         let made = sign::make(operator, &place, (&list, &document), &narrowing, None).await;
         match made {
             Ok(made) => {
+                let changes = match previous.latest() {
+                    // That it cannot be read any more takes nothing from what was published.
+                    Some(latest) => operator.list(&latest.list).await.ok(),
+                    None => None,
+                }
+                .map(|old| Changes::between(&old, &list));
                 let uploaded = uploading.uploaded.load(Ordering::Relaxed);
                 return Ok(Published {
                     lacking: made.lacking,
+                    changes,
                     ..published(&made.release, false, uploaded)
                 });
             }
@@ -446,7 +503,8 @@ pub(crate) mod tests_only {
 
     /// Number of entries, ids of the steps, and warnings.
     pub(crate) fn look(directory: &Path) -> Result<(usize, Vec<String>, Vec<String>), Failure> {
-        let (scan, resolved) = super::look(directory, None)?;
+        let scan = scan_of(directory)?;
+        let resolved = resolve(directory, &scan, None, &Found::default())?;
         let steps = resolved.steps.iter().map(|step| step.id.to_string()).collect();
         let warnings = scan.warnings.into_iter().chain(resolved.warnings).collect();
         Ok((scan.entries.len(), steps, warnings))

@@ -82,7 +82,7 @@ fn unknown_keys_without_a_near_one_say_which_are_known() {
         [
             "configuration.toml:3:1: unknown key \"elephant\" in step 1; known are id, needs, when, unless, creates, timeout, \
          retry, on_failure, on_interrupt, notify, limits, run, args, env, exit, inputs, user",
-            "configuration.toml:4:3: unknown key \"mammoths\" at the top; known are name, vars, step, health",
+            "configuration.toml:4:3: unknown key \"mammoths\" at the top; known are name, include, vars, step, health",
         ]
     );
 }

@@ -3,6 +3,7 @@
 mod any;
 mod bare;
 mod errors;
+mod include;
 mod keys;
 mod order;
 
@@ -66,7 +67,13 @@ fn resolve(
     tree: &[TreeEntry],
     name: Option<&ConfigurationName>,
 ) -> Result<Resolved, Vec<ConfigurationError>> {
-    super::resolve(directory_name, toml, tree, name, &text_of)
+    super::resolve(directory_name, toml, tree, name, &text_of, &|include| {
+        let message = format!("there is no {include}");
+        Err(IncludeFault {
+            message,
+            suggestion: None,
+        })
+    })
 }
 
 fn text_of(path: &str) -> Option<String> {
