@@ -5,6 +5,8 @@ check:
 # What takes longer: many seeds, larger fleets.
 long: build
     PROPTEST_CASES=10000 cargo test --locked -p potluck-model -p potluck-proto -p potluck-net -p potluck-server -p potluck-store
+    FUZZ_SECONDS=600 RUST_TEST_THREADS=32 PROPTEST_RNG_SEED=$(date +%s) cargo test --locked -p potluck-fuzz --test targets
+    FUZZ_SECONDS=600 PROPTEST_RNG_SEED=$(date +%s) cargo test --locked -p potluck-provision --lib archives_of_any_bytes
     for seed in $(seq 1 50); do for scenario in cold warm lossy faulty churn crashes partition outage sybils flood mixed; do \
         target/release/sim --nodes 60 --payload-mib 32 --seed $seed --scenario $scenario || exit 1; \
     done; done

@@ -11,6 +11,7 @@
 mod accounts;
 mod adopt;
 mod archive;
+mod bounds;
 mod command;
 mod content;
 mod diff;
@@ -47,6 +48,7 @@ mod strays;
 mod tail;
 mod trust;
 
+pub use bounds::Bounds;
 pub use content::damaged_content;
 pub use executor::{Executor, ExecutorError, LastRun, RunState, halt, last_words, state};
 pub use facts::facts;
@@ -56,7 +58,7 @@ pub use keeper::{Keeper, Provisioner};
 pub use lock::running;
 pub use machine::{Machine, PackageManager, usable};
 pub use plan::{PlanError, plan};
-pub use process::{Bounds, RunError, main};
+pub use process::{RunError, main};
 pub use releases::ReleasesError;
 pub use shim::shim_main;
 pub use stage::discard_staged;

@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use potluck_model::list::{List, ListError};
 use potluck_model::trace::{Recap, What};
-use potluck_model::{Digest, Location, UnixSeconds};
+use potluck_model::{Digest, UnixSeconds};
 
+use crate::bounds::Bounds;
 use crate::content::{self, Contents};
 use crate::engine::{Engine, Setting};
 use crate::executor::halt_path;
@@ -68,50 +69,6 @@ pub enum RunError {
     /// What is not noted may not be done.
     #[error(transparent)]
     Journal(#[from] JournalError),
-}
-
-/// What the one who starts the executing process says, whatever stands in its jobs.
-#[derive(Clone, Debug, Default)]
-pub struct Bounds {
-    /// The directory under which paths of the machine are.
-    pub root: Option<PathBuf>,
-    /// Digest of the trusted root, as the operator's join string names it: the first job cannot pin another one.
-    pub pin: Option<Digest>,
-    /// The bytes of jobs lie in this directory, and nowhere else. Absolute, without symbolic links.
-    pub store: Option<PathBuf>,
-}
-
-impl Bounds {
-    /// The job, within the bounds.
-    fn apply(&self, job: &mut Job, dir: &Path) -> io::Result<()> {
-        if let Some(root) = &self.root {
-            job.machine_root.clone_from(root);
-        }
-        if let Some(pin) = self.pin
-            && !trust::is_pinned(dir)
-        {
-            job.root_digest = pin;
-        }
-        let contents = job.contents.iter().map(|(_, at)| at);
-        self.check(contents.chain([&job.list]))
-    }
-
-    /// Fails if one of these is not in the store.
-    pub(crate) fn check<'a>(&self, mut locations: impl Iterator<Item = &'a Location>) -> io::Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let outside = |path: &Path| {
-            path.strip_prefix(store).map_or(true, |rest| {
-                rest.components().any(|part| !matches!(part, Component::Normal(_)))
-            })
-        };
-        match locations.find(|at| outside(&at.path)) {
-            Some(at) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is not in the store ({})", at.path.display(), store.display()),
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
 /// The executing process's `main`: `dir` is its own directory, the job comes over stdin.

@@ -8,11 +8,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use potluck_model::Digest;
 use potluck_model::list::List;
 
+use crate::bounds::Bounds;
 use crate::job::{self, Arrival, Job, Received};
 use crate::journal;
 use crate::machine::Machine;
 use crate::placed::PlacedFiles;
-use crate::process::{self, Bounds};
+use crate::process;
 use crate::root::MachineRoot;
 use crate::shim;
 use crate::stage::Stage;

@@ -267,3 +267,28 @@ fn absolute_links_are_for_the_root_of_the_machine() {
     assert!(stays("opt", false, "a/b/c", "../../x"));
     assert!(!stays("opt", false, "a/b/c", "../../../x"));
 }
+
+/// Whatever an archive holds: it is unpacked below its place or refused, and nothing is written beside it.
+#[test]
+fn archives_of_any_bytes_write_nowhere_else() {
+    let place = Place::new();
+    fs::create_dir(place.root().join("beside")).unwrap();
+    fs::write(place.root().join("beside/file"), "as it was").unwrap();
+    potluck_fuzz::fuzz("archive", |bytes| {
+        let _ = fs::remove_dir_all(place.root().join("opt"));
+        // Which of the two it is, is in other tests.
+        let _ = place.unpack(bytes, "opt");
+        let mut found: Vec<_> = fs::read_dir(place.root())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        found.retain(|name| name != "opt");
+        assert_eq!(found, ["beside"]);
+        assert_eq!(all_below(&place.root().join("beside")), ["file"]);
+        assert_eq!(fs::read(place.root().join("beside/file")).unwrap(), b"as it was");
+        for path in all_below(&place.temp.path().join("root")) {
+            let kind = fs::symlink_metadata(place.root().join(&path)).unwrap().file_type();
+            assert!(kind.is_dir() || kind.is_file() || kind.is_symlink(), "{path}");
+        }
+    });
+}
