@@ -218,12 +218,16 @@ impl Swarm {
         }
     }
 
-    fn lose_seat(&mut self, now: Time, node: NodeId, item: ItemIx, missed: bool) {
+    pub(super) fn lose_seat(&mut self, now: Time, node: NodeId, item: ItemIx, missed: bool) {
         let entry = self.items.at_mut(item);
-        entry.lost.push(node);
+        if !entry.lost.contains(&node) {
+            entry.lost.push(node);
+        }
         entry.owner = None;
         entry.wait = None;
+        // Who was not waited for any longer and begins after all is believed, once.
         if entry.claim.is_some_and(|(claimer, _)| claimer == node) {
+            entry.broken.push(node);
             self.put_claim(item, None);
         }
         let Some(peer) = self.peers.table.get_mut(&node).filter(|_| missed) else {

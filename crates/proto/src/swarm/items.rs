@@ -43,6 +43,8 @@ pub(super) struct Item {
     pub(super) wait: Option<(NodeId, Time)>,
     /// Owners that missed their deadline with it.
     pub(super) lost: Vec<NodeId>,
+    /// Those among them that had said they were fetching it: saying so again does not help.
+    pub(super) broken: Vec<NodeId>,
     /// Who says that it is fetching it from the origin, and since when.
     pub(super) claim: Option<(NodeId, Time)>,
     /// This node has told others that it fetches it from the origin.
@@ -157,6 +159,7 @@ impl Items {
             origin_failures: 0,
             wait: None,
             lost: Vec::new(),
+            broken: Vec::new(),
             claim: None,
             ours: false,
             owner: None,

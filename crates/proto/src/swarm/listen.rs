@@ -5,7 +5,7 @@ use potluck_model::{Digest, NodeId, Time};
 use super::Swarm;
 use super::contents::{Contents, Ix, Kind};
 use super::crowd::CLAIM_BYTES_MAX;
-use super::items::{ItemIx, Items, State};
+use super::items::{ItemIx, Items, LOST_MAX, State};
 use super::peers::{FOLLOWS_MAX, PARTIALS_MAX, Peer};
 use crate::bits::Bits;
 use crate::interface::Action;
@@ -260,7 +260,7 @@ impl Swarm {
             .collect();
         for item in items {
             let entry = self.items.at(item);
-            if entry.state == State::Done || entry.lost.contains(&node) {
+            if entry.state == State::Done || entry.broken.contains(&node) || entry.broken.len() >= LOST_MAX {
                 continue;
             }
             // Of several, the one that ranks highest keeps it: the others give up when they hear of it.

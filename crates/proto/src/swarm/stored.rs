@@ -202,6 +202,7 @@ impl Swarm {
             item_mut.bytes = bytes + len;
             if item_mut.state == State::Done {
                 item_mut.lost.clear();
+                item_mut.broken.clear();
                 item_mut.ours = false;
                 self.items.forgive(item);
                 self.items.set_state(item, State::Idle);

@@ -152,6 +152,21 @@ fn an_owner_that_says_it_is_fetching_gets_longer() {
 }
 
 #[test]
+fn an_owner_that_was_not_waited_for_and_begins_after_all_is_believed_once() {
+    let mut us = crowd_with(&[1]);
+    let item = us.swarm.items.all().last().unwrap();
+    let first = us.swarm.items.at(item).first;
+    let mut says_so = |us: &mut Harness| {
+        fetching(us, 1, Runs(vec![(first, 1)]));
+        us.swarm.items.at(item).claim.map(|(node, _)| node)
+    };
+    us.swarm.lose_seat(us.now, NodeId(1), item, false);
+    assert_eq!(says_so(&mut us), Some(NodeId(1)));
+    us.swarm.lose_seat(us.now, NodeId(1), item, true);
+    assert_eq!(says_so(&mut us), None);
+}
+
+#[test]
 fn a_peer_that_leaves_leaves_its_share() {
     let mut us = crowd_with(&[1]);
     us.pass(millis(60));
