@@ -15,6 +15,9 @@ long: build
     done
     target/release/sim --table --payload-mib 1024
     tests/netns/run --large --binary target/release/potluck
+    just crash
+    # As root, with a loop device: an ext4 that is shut down. Where that cannot be, it says so and fails.
+    cargo test --locked -p potluck-provision --test power -- --ignored --nocapture
 
 build:
     cargo build --locked --release -p potluck -p potluck-sim --bins

@@ -437,6 +437,9 @@ pub struct NodeEvents {
     pub events: Vec<Event>,
     /// To be given as `after` for the rest; absent if this was all.
     pub next: Option<u64>,
+    /// Number of the last of these: to be given as `after` later, for what has come since. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
 }
 
 /// `GET /v1/status`.

@@ -73,8 +73,17 @@ impl Operator {
 
     /// All events of a node that the server keeps, in the order in which it got them.
     pub(crate) async fn events(&self, node: NodeId, list: Option<Digest>) -> Result<Vec<Event>, Failure> {
+        Ok(self.events_after(node, list, None).await?.0)
+    }
+
+    /// Likewise, those that came after the event with the number `after`; and the number of the last.
+    pub(crate) async fn events_after(
+        &self,
+        node: NodeId,
+        list: Option<Digest>,
+        mut after: Option<u64>,
+    ) -> Result<(Vec<Event>, Option<u64>), ApiFault> {
         let mut events = Vec::new();
-        let mut after = None;
         loop {
             let mut path = format!("/v1/nodes/{node}/events?limit={EVENTS_PER_REQUEST}");
             if let Some(after) = after {
@@ -88,7 +97,7 @@ impl Operator {
             match page.next {
                 // A server that does not get on must not keep us here.
                 Some(next) if Some(next) > after => after = Some(next),
-                _ => return Ok(events),
+                _ => return Ok((events, page.last.or(after))),
             }
         }
     }

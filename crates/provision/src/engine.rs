@@ -461,7 +461,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Reports a line of a step.
-    fn say(&mut self, step: &StepId, line: String) -> Result<(), JournalError> {
+    pub(crate) fn say(&mut self, step: &StepId, line: String) -> Result<(), JournalError> {
         let step = step.clone();
         self.note(What::StepOutput { step, line }, None)
     }
@@ -529,7 +529,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    fn halted(&self) -> bool {
+    pub(crate) fn halted(&self) -> bool {
         self.setting.halted.load(Ordering::Relaxed) || halt_path(self.setting.dir).exists()
     }
 

@@ -1,23 +1,29 @@
 //! `potluck logs`: what the steps of a node printed, and how they ended.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use potluck_model::Digest;
 use potluck_model::trace::{Event, What};
+use potluck_net::api::ApiFault;
 
 use crate::arguments::Global;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::operator::{Operator, block_on};
 use crate::output::{Output, Style, Tone, clean, clock, span};
 use crate::trace;
+
+/// How often `--follow` asks the server for more.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// Shows what the steps of a node printed, and how they ended
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   potluck logs edge-1                  of the release that the node worked on last
-  potluck logs 00c0 --step tune        of one step; the node by the beginning of its id")]
+  potluck logs 00c0 --step tune        of one step; the node by the beginning of its id
+  potluck logs -f edge-1               and whatever comes, until Ctrl-C")]
 pub(crate) struct Args {
     /// Its id, the beginning of its id, or its host name
     #[arg(value_name = "ID")]
@@ -28,19 +34,85 @@ pub(crate) struct Args {
     /// Only of this step
     #[arg(long, value_name = "STEP")]
     step: Option<String>,
+    /// Go on with what comes, also of other releases; with --json, one document a line
+    #[arg(short, long)]
+    follow: bool,
 }
 
 pub(crate) fn run(args: &Args, global: &Global, output: Output) -> Result<Exit, Failure> {
     let operator = Operator::find(global)?;
-    let mut events = block_on(async {
+    if args.follow {
+        return block_on(follow(&operator, args, output));
+    }
+    let events = block_on(async {
         let node = operator.node(&args.node).await?;
         operator.events(node.node, args.list).await
     })?;
+    let events = of_last(events, args);
+    output.result(&events, |style| match show(&events, style) {
+        nothing if nothing.is_empty() => "no step has been started\n".to_owned(),
+        text => text,
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// What is wanted of the last release, or of the one that is asked for.
+fn of_last(mut events: Vec<Event>, args: &Args) -> Vec<Event> {
     events.sort_by_key(|event| (event.boot, event.seq));
     let list = args.list.or_else(|| trace::last_list(&events));
     events.retain(|event| event.list == list && wanted(event, args.step.as_deref()));
-    output.result(&events, |style| show(&events, style))?;
-    Ok(Exit::Ok)
+    events
+}
+
+/// Prints what there is and then what comes, until nobody reads it any more.
+async fn follow(operator: &Operator, args: &Args, output: Output) -> Result<Exit, Failure> {
+    let node = operator.node(&args.node).await?.node;
+    let (events, mut after) = operator.events_after(node, args.list, None).await?;
+    let mut events = of_last(events, args);
+    let mut told = false;
+    loop {
+        if !print_all(&events, output)? {
+            return Ok(Exit::Ok);
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        match operator.events_after(node, args.list, after).await {
+            Ok((new, last)) => {
+                after = last;
+                events = new;
+                events.retain(|event| wanted(event, args.step.as_deref()));
+                told = false;
+            }
+            Err(fault @ (ApiFault::Unreachable { .. } | ApiFault::Silent { .. } | ApiFault::Broken { .. })) => {
+                if !told {
+                    output.note(&format!("{}; trying again", chain(&fault)));
+                }
+                told = true;
+                events.clear();
+            }
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+}
+
+/// False: nobody reads it any more.
+fn print_all(events: &[Event], output: Output) -> Result<bool, Failure> {
+    let text = if output.json {
+        let lines: Result<Vec<String>, _> = events
+            .iter()
+            .map(|event| serde_json::to_string(event).map(|line| line + "\n"))
+            .collect();
+        lines
+            .map_err(|error| Failure::new(format!("writing an event as JSON: {error}")))?
+            .concat()
+    } else {
+        show(events, output.style)
+    };
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(format!("writing to standard output: {error}"))),
+        Ok(()) => Ok(true),
+    }
 }
 
 fn wanted(event: &Event, step: Option<&str>) -> bool {
@@ -91,9 +163,6 @@ fn show(events: &[Event], style: Style) -> String {
             }
             _ => Ok(()),
         };
-    }
-    if out.is_empty() {
-        out.push_str("no step has been started\n");
     }
     out
 }

@@ -13,6 +13,8 @@ use crate::engine::{Done, Engine, Fault, clip, failed};
 use crate::machine::PackageManager;
 use crate::plan::Seen;
 
+mod busy;
+
 pub(crate) struct Install<'a> {
     pub(crate) sources: &'a [String],
 }
@@ -135,6 +137,9 @@ fn install(engine: &mut Engine<'_>, step: &Step, manager: PackageManager, packag
         PackageManager::Rpm => tool(engine, "rpm", &["-U", "--replacepkgs", "--oldpackage"]),
     };
     command.arg(package);
+    if manager == PackageManager::Dpkg {
+        busy::wait(engine, step)?;
+    }
     let ended = engine.execute(step, command, true)?;
     let said = clip(&ended.last_line);
     let timeout_seconds = step.timeout_seconds;

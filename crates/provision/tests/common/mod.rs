@@ -28,7 +28,15 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        let temp = tempfile::tempdir().unwrap();
+        Self::in_directory(tempfile::tempdir().unwrap())
+    }
+
+    /// With all that it has below a directory.
+    pub(crate) fn under(directory: &Path) -> Self {
+        Self::in_directory(tempfile::tempdir_in(directory).unwrap())
+    }
+
+    fn in_directory(temp: tempfile::TempDir) -> Self {
         for name in ["root", "store"] {
             fs::create_dir(temp.path().join(name)).unwrap();
         }

@@ -61,6 +61,7 @@ pub(super) async fn events(
         events.truncate(limit);
         Ok(Json(NodeEvents {
             next: events.last().filter(|_| rest).map(|(number, _)| *number),
+            last: events.last().map(|(number, _)| *number),
             events: events.into_iter().map(|(_, event)| event).collect(),
         }))
     })
