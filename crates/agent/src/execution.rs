@@ -125,6 +125,12 @@ impl Execution {
         tokio::task::spawn_blocking(move || run.report(&order, None, &BTreeSet::new()));
     }
 
+    /// Finds out whether what publishers have signed is believed; `Event::Verified` follows.
+    pub(crate) fn verify(&self, order: Order) {
+        let run = self.run();
+        tokio::task::spawn_blocking(move || run.verify(&order));
+    }
+
     /// Starts copying what is told to have arrived, ahead of executing it. Nothing follows before it is told to execute;
     /// then `Event::Executed` does.
     pub(crate) fn stage(&self, prospect: Prospect) -> Staging {
@@ -173,6 +179,15 @@ fn write<T: serde::Serialize>(path: &Path, document: &T) -> std::io::Result<()> 
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, serde_json::to_vec(document)?)?;
     std::fs::rename(temporary, path)
+}
+
+/// What else is told of a run.
+#[derive(Default)]
+struct Ended {
+    /// Why steps failed.
+    failures: Vec<String>,
+    /// The release was executed, for it was adopted before; what publishers have signed since is not believed.
+    refused: bool,
 }
 
 /// One run, on a thread where blocking is allowed.
@@ -237,13 +252,58 @@ impl Run {
 
     /// Executes, with the process that copied ahead if there is one, and tells how it went.
     fn report(&self, order: &Order, staged: Option<Executor>, told: &BTreeSet<Digest>) {
-        let mut failures = Vec::new();
-        let result = self.execute(order, staged, told, &mut failures);
+        let mut ended = Ended::default();
+        let result = self.execute(order, staged, told, &mut ended);
         drop(order.events.blocking_send(Event::Executed {
             list: order.prospect.list,
             result,
-            failures,
+            failures: ended.failures,
+            refused: ended.refused,
         }));
+    }
+
+    /// Has the executing process look at what publishers have signed, and passes on what it says.
+    fn verify(&self, order: &Order) {
+        let looked = self.look(order);
+        let refused = looked.unwrap_or_else(|error| {
+            tracing::debug!(%error, "what publishers have signed is not verified now");
+            None
+        });
+        let list = order.prospect.list;
+        drop(order.events.blocking_send(Event::Verified { list, refused }));
+    }
+
+    /// Whether what publishers have signed was refused; `None`: another process works, and finds out by itself.
+    fn look(&self, order: &Order) -> Result<Option<bool>, String> {
+        let mut journal = self.journal();
+        journal.forward(order);
+        if !matches!(self.provisioner.running(), Ok(false)) {
+            return Ok(None);
+        }
+        journal.trouble = None;
+        let job = self.job(&order.prospect, &[], order.halted)?;
+        let mut executor = self.provisioner.verify(&job).map_err(|error| error.to_string())?;
+        while executor.finished().map_err(|error| error.to_string())?.is_none() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        journal.forward(order);
+        Ok(Some(journal.trouble.is_some()))
+    }
+
+    fn journal(&self) -> Journal {
+        let position_file = self.dir.join("reported.json");
+        let position: Position = std::fs::read(&position_file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        Journal {
+            provisioner: self.provisioner.clone(),
+            position,
+            position_file,
+            recap: None,
+            trouble: None,
+            failures: Vec::new(),
+        }
     }
 
     fn execute(
@@ -251,21 +311,9 @@ impl Run {
         order: &Order,
         staged: Option<Executor>,
         told: &BTreeSet<Digest>,
-        failures: &mut Vec<String>,
+        ended: &mut Ended,
     ) -> Result<Recap, RunFault> {
-        let position_file = self.dir.join("reported.json");
-        let position: Position = std::fs::read(&position_file)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        let mut journal = Journal {
-            provisioner: self.provisioner.clone(),
-            position,
-            position_file,
-            recap: None,
-            trouble: None,
-            failures: Vec::new(),
-        };
+        let mut journal = self.journal();
         let mut executor = match self.go_on(order, staged, told)? {
             Some(executor) => executor,
             None => self.begin(order, &mut journal)?,
@@ -287,7 +335,8 @@ impl Run {
             std::thread::sleep(LOOK_EVERY);
         };
         journal.forward(order);
-        failures.append(&mut journal.failures);
+        ended.failures.append(&mut journal.failures);
+        ended.refused = journal.recap.is_some() && journal.trouble.is_some();
         journal.recap.ok_or_else(|| match journal.trouble.take() {
             Some(trouble) => RunFault::lasting(trouble),
             None => {
@@ -408,7 +457,10 @@ impl Journal {
         }
         for record in records {
             match &record.what {
-                What::Executed { recap } if record.list == Some(order.prospect.list) => self.recap = Some(*recap),
+                What::Executed { recap } if record.list == Some(order.prospect.list) => {
+                    self.recap = Some(*recap);
+                    self.trouble = None;
+                }
                 What::Trouble { message } => self.trouble = Some(message.clone()),
                 What::StepStarted { step } => tracing::debug!(%step, "step started"),
                 What::StepEnded {

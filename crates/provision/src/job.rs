@@ -68,6 +68,8 @@ pub(crate) enum Order<'a> {
     Arrived(&'a [Arrival]),
     /// Everything is there.
     Execute(&'a Job),
+    /// Publishers have signed anew: finds out whether that is believed, and executes nothing.
+    Verify(&'a Job),
 }
 
 /// An `Order` as the executing process has it.
@@ -77,6 +79,7 @@ pub(crate) enum Received {
     Stage(Box<Job>),
     Arrived(Vec<Arrival>),
     Execute(Box<Job>),
+    Verify(Box<Job>),
 }
 
 /// A line that the agent may send after `Order::Execute`.

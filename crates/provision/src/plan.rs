@@ -173,7 +173,7 @@ pub(crate) fn plan_job(dir: &Path, job: &Job, machine: Machine, search: OsString
         move |source| PlanError::Io { path, source }
     };
     let scratch = Scratch::make(dir).map_err(io(dir))?;
-    let (list, _) = process::verify(&scratch.0, job, None).map_err(|(_, error)| error)?;
+    let process::Verified { list, .. } = process::verify(&scratch.0, job, None).map_err(|(_, error)| error)?;
     let (_, state, _) = journal::load(dir)?;
     let journal = Journal::of_state(&scratch.0, state)?;
     let root = MachineRoot::open(&job.machine_root).map_err(io(&job.machine_root))?;

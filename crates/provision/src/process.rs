@@ -120,6 +120,10 @@ fn process(dir: &Path, bounds: &Bounds) -> Result<Option<Recap>, RunError> {
                 None => return Ok(None),
             }
         }
+        Some(Received::Verify(mut job)) => {
+            bounds.apply(&mut job, &dir).map_err(RunError::Job)?;
+            return reconsider(&dir, &job).map(|()| None);
+        }
         Some(Received::Arrived(_)) => return Err(RunError::Job(io::ErrorKind::InvalidData.into())),
         None => return Err(RunError::Job(io::ErrorKind::UnexpectedEof.into())),
     };
@@ -137,6 +141,28 @@ fn process(dir: &Path, bounds: &Bounds) -> Result<Option<Recap>, RunError> {
         });
     }
     run(&dir, &job, prepared, &halted, machine, SEARCH.into()).map(Some)
+}
+
+/// Finds out whether what publishers have signed is believed, and says so in the journal if not.
+fn reconsider(dir: &Path, job: &Job) -> Result<(), RunError> {
+    let refused = match trust::admit(dir, job, UnixSeconds::now()) {
+        Ok(admitted) => admitted.refused,
+        Err(refused) => Some(refused),
+    };
+    match refused {
+        None => Ok(()),
+        Some(refused) => {
+            note_trouble(dir, &refused)?;
+            Err(refused.into())
+        }
+    }
+}
+
+fn note_trouble(dir: &Path, refused: &RefusedError) -> Result<(), RunError> {
+    let message = refused.to_string();
+    let mut journal = Journal::open(dir)?;
+    journal.append(None, Some(What::Trouble { message }), None)?;
+    Ok(journal.sync()?)
 }
 
 /// Executes a job in `dir`, which the caller has locked.
@@ -159,7 +185,7 @@ pub(crate) fn run(
     }
     let mut journal = Journal::open(dir)?;
     journal.rotate_if_large()?;
-    let (list, staged) = match verify(dir, job, prepared) {
+    let Verified { list, staged, refused } = match verify(dir, job, prepared) {
         Ok(verified) => verified,
         Err((about, error)) => {
             let what = What::Trouble {
@@ -213,7 +239,21 @@ pub(crate) fn run(
         .as_mut()
         .map_or_else(|| Contents::new(&[]), stage::Stage::take_contents);
     contents.add(job.contents.iter().cloned());
-    Ok(Engine::new(&setting, journal, contents, placed, staged).run()?)
+    let recap = Engine::new(&setting, journal, contents, placed, staged).run()?;
+    if let Some(refused) = refused {
+        // After the run, or its good end would be the last word.
+        note_trouble(dir, &refused)?;
+    }
+    Ok(recap)
+}
+
+/// What may be executed.
+pub(crate) struct Verified {
+    pub(crate) list: List,
+    /// What is staged of it.
+    pub(crate) staged: Option<stage::Stage>,
+    /// Why the metadata of today is not believed, though the release was adopted before.
+    pub(crate) refused: Option<RefusedError>,
 }
 
 /// The list, if all that leads to it is signed, pinned and of the right digest, and what is staged of it. Else why not, and
@@ -222,11 +262,15 @@ pub(crate) fn verify(
     dir: &Path,
     job: &Job,
     prepared: Option<Prepared>,
-) -> Result<(List, Option<stage::Stage>), (Option<Digest>, RunError)> {
+) -> Result<Verified, (Option<Digest>, RunError)> {
     let admitted = trust::admit(dir, job, UnixSeconds::now()).map_err(|error| (None, error.into()))?;
     let release = admitted.release;
     if let Some(prepared) = prepared.filter(|prepared| prepared.digest == release.list) {
-        return Ok((prepared.list, prepared.stage));
+        return Ok(Verified {
+            list: prepared.list,
+            staged: prepared.stage,
+            refused: admitted.refused,
+        });
     }
     let about = |why: String| (Some(release.list), RunError::List(why));
     let bytes = content::read(&job.list, LIST_BYTES_MAX)
@@ -248,5 +292,9 @@ pub(crate) fn verify(
             list.release, list.configuration, release.release, release.configuration
         )));
     }
-    Ok((list, None))
+    Ok(Verified {
+        list,
+        staged: None,
+        refused: admitted.refused,
+    })
 }

@@ -167,7 +167,7 @@ fn read(
                 arrived(arrivals);
             }
             Some(Received::Execute(job)) => return Ok(Some(job)),
-            Some(Received::Stage(_)) => return Err(io::ErrorKind::InvalidData.into()),
+            Some(Received::Stage(_) | Received::Verify(_)) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Ok(None),
         }
     }
@@ -178,7 +178,7 @@ fn begin(dir: &Path, job: &Job, machine: Machine) -> Result<Option<(List, Digest
         // A step from before still runs in the private directory.
         return Ok(None);
     }
-    let (list, _) = process::verify(dir, job, None).map_err(|(_, error)| error.to_string())?;
+    let process::Verified { list, .. } = process::verify(dir, job, None).map_err(|(_, error)| error.to_string())?;
     let digest = list.digest();
     let root = MachineRoot::open(&job.machine_root).map_err(|error| error.to_string())?;
     let placed = PlacedFiles::open(dir, root.path()).map_err(|error| error.to_string())?;

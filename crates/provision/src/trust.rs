@@ -3,16 +3,20 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use potluck_model::assignment::{AssignedRelease, TrustError};
+use potluck_model::units::print_duration;
 use potluck_model::{Digest, NodeId, UnixSeconds};
-use potluck_trust::Target;
+use potluck_trust::{Fault, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
 use crate::job::Job;
-use crate::releases::{self, ReleasesError};
+use crate::releases::{Releases, ReleasesError};
 
+/// A clock that is off by more than this is named where something has expired.
+const CLOCK_OFF_MAX: Duration = Duration::from_secs(86_400);
 /// The version of `trust.json` that this version writes and reads.
 pub const TRUST_FORMAT: u32 = 1;
 
@@ -66,6 +70,20 @@ pub enum RefusedError {
     /// No publisher has signed it, or what publishers say cannot be believed.
     #[error(transparent)]
     Releases(#[from] ReleasesError),
+    /// It has expired, and this machine's clock is more than a day off what was signed last.
+    #[error(
+        "{because}. This machine's clock is {} {direction} what the server signed last: if it is the clock that is wrong, set it \
+         right (NTP)",
+        print_duration(*off)
+    )]
+    Clock {
+        /// What was refused.
+        because: Box<RefusedError>,
+        /// By how much the clock is off.
+        off: Duration,
+        /// `ahead of` or `behind`.
+        direction: &'static str,
+    },
     /// Nothing is assigned, so nothing can be executed.
     #[error("the assignment names no release: there is nothing to execute")]
     Unassigned,
@@ -87,6 +105,25 @@ pub enum RefusedError {
     },
 }
 
+impl RefusedError {
+    /// The same; if something has expired and the clock is far off what was signed last, with the difference.
+    fn at(self, clock: UnixSeconds, signed: UnixSeconds) -> Self {
+        let expired = matches!(
+            self,
+            Self::Trust(TrustError::Expired { .. }) | Self::Releases(ReleasesError::Fault(Fault::Expired { .. }))
+        );
+        let off = Duration::from_secs(clock.0.abs_diff(signed.0));
+        if !expired || off <= CLOCK_OFF_MAX {
+            return self;
+        }
+        Self::Clock {
+            because: Box::new(self),
+            off,
+            direction: if clock > signed { "ahead of" } else { "behind" },
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Trust {
     format: u32,
@@ -96,6 +133,9 @@ struct Trust {
     sequence: u64,
     /// The list that this sequence number named.
     list: Digest,
+    /// The release that it is of; 0 in files of versions that did not note it.
+    #[serde(default)]
+    release: u64,
 }
 
 /// What may be executed.
@@ -106,6 +146,8 @@ pub(crate) struct Admitted<'a> {
     /// As a publisher signed it. Absent where the root demands none, or where this list was admitted before and the metadata
     /// of today cannot be believed.
     pub(crate) target: Option<Target>,
+    /// Why the metadata of today is not believed. What was adopted stays in force all the same.
+    pub(crate) refused: Option<RefusedError>,
 }
 
 /// Whether a job has pinned a root in `dir` already.
@@ -114,7 +156,7 @@ pub(crate) fn is_pinned(dir: &Path) -> bool {
 }
 
 /// Verifies what a job says of itself, and notes it (synced) before anything is done with it.
-pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Admitted<'a>, RefusedError> {
+pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, clock: UnixSeconds) -> Result<Admitted<'a>, RefusedError> {
     let path = dir.join("trust.json");
     let known = read(&path)?;
     let found = job.root.digest();
@@ -141,6 +183,15 @@ pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Ad
     let floor = known.as_ref().map_or(0, |known| known.sequence);
     let assignment = job.root.verify(&job.assignment, job.node, floor)?;
     let release = assignment.release.as_ref().ok_or(RefusedError::Unassigned)?;
+    let pinned = job.root.releases;
+    let mut releases = pinned.map(|pinned| Releases::open(dir, pinned, job, known.is_none()));
+    let last = match &releases {
+        Some(Ok(releases)) => releases.last_signed()?,
+        _ => UnixSeconds(0),
+    };
+    // Time does not go back, whatever the clock says.
+    let now = clock.max(last);
+    let signed = assignment.issued.max(last);
     let same = known.as_ref().filter(|known| known.sequence == assignment.sequence);
     match same {
         Some(known) if known.list != release.list => {
@@ -152,21 +203,29 @@ pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Ad
         }
         // What was adopted stays in force after it expired.
         Some(_) => {}
-        None => assignment.adoptable(now)?,
+        None => assignment
+            .adoptable(now)
+            .map_err(|error| RefusedError::from(error).at(clock, signed))?,
     }
-    let target = match job.root.releases {
-        None => None,
-        Some(pinned) => match releases::permitted(dir, pinned, job, release, now) {
-            Ok(target) => Some(target),
-            Err(error) => {
-                // What was adopted stays in force, whatever the metadata of today is like.
-                let adopted = known.as_ref().is_some_and(|known| known.list == release.list);
-                if !adopted || error.is_narrowed() {
-                    return Err(error.into());
-                }
-                None
+    let permitted = releases.as_mut().map(|releases| match releases {
+        Ok(releases) => releases.permitted(job, release, now),
+        Err(error) => Err(std::mem::replace(error, ReleasesError::Keep(String::new()))),
+    });
+    let (target, refused) = match permitted {
+        None => (None, None),
+        Some(Ok(target)) => (Some(target), None),
+        Some(Err(error)) => {
+            // What was adopted stays in force, whatever the metadata of today is like.
+            let adopted = known
+                .as_ref()
+                .is_some_and(|known| known.list == release.list && [0, release.release].contains(&known.release));
+            let narrowed = error.is_narrowed();
+            let refused = RefusedError::from(error).at(clock, signed);
+            if !adopted || narrowed {
+                return Err(refused);
             }
-        },
+            (None, Some(refused))
+        }
     };
     let trust = Trust {
         format: TRUST_FORMAT,
@@ -174,6 +233,7 @@ pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Ad
         node: job.node,
         sequence: assignment.sequence,
         list: release.list,
+        release: release.release,
     };
     if known.as_ref() != Some(&trust) {
         serde_json::to_vec(&trust)
@@ -181,7 +241,11 @@ pub(crate) fn admit<'a>(dir: &Path, job: &'a Job, now: UnixSeconds) -> Result<Ad
             .and_then(|bytes| file::replace(&path, &bytes))
             .map_err(|source| RefusedError::Io { path, source })?;
     }
-    Ok(Admitted { release, target })
+    Ok(Admitted {
+        release,
+        target,
+        refused,
+    })
 }
 
 fn read(path: &Path) -> Result<Option<Trust>, RefusedError> {

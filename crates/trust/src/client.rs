@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use potluck_model::UnixSeconds;
 
-use crate::metadata::Role;
+use crate::metadata::{Document, Role, Signed, Targets, Timestamp};
 use crate::{Fault, Trusted, Update};
 
 /// The most roots that one refresh steps over.
@@ -78,6 +78,21 @@ impl Client {
     /// What is believed.
     pub fn trusted(&self) -> &Trusted {
         &self.trusted
+    }
+
+    /// The timestamp that was believed last, if the root still vouches for it.
+    pub fn last_timestamp<E>(&self) -> Result<Option<Signed<Timestamp>>, ClientError<E>> {
+        self.last()
+    }
+
+    /// The same of the targets.
+    pub fn last_targets<E>(&self) -> Result<Option<Signed<Targets>>, ClientError<E>> {
+        self.last()
+    }
+
+    fn last<T: Document, E>(&self) -> Result<Option<Signed<T>>, ClientError<E>> {
+        let known = read(&self.dir, T::ROLE)?.and_then(|bytes| Signed::from_bytes(&bytes).ok());
+        Ok(known.filter(|known| self.trusted.root().document.verify(known).is_ok()))
     }
 
     /// Follows `source` to its newest metadata, and checks it all against `now`.

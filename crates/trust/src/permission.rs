@@ -45,6 +45,17 @@ impl Permission {
         Ok(permission)
     }
 
+    /// Why `node` may not execute the release of `path`, if it may not.
+    fn narrowed(&self, node: NodeId, path: &str, release: u64, minimum: Option<u64>) -> Option<Fault> {
+        if self.only.as_ref().is_some_and(|only| !only.contains(&node)) {
+            return Some(Fault::Narrowed(format!("{path} is not for node {node}")));
+        }
+        let minimum = minimum.filter(|minimum| release < *minimum)?;
+        Some(Fault::Narrowed(format!(
+            "{path} is older than release {minimum}, below which none is executed any more"
+        )))
+    }
+
     fn check(&self) -> Result<(), Fault> {
         if self.only.as_ref().is_some_and(|only| only.len() > ONLY_NODES_MAX) {
             return Err(Fault::TooLarge {
@@ -80,6 +91,23 @@ impl Targets {
             let (configuration, release) = release_of(path)?;
             Some(Permission::read(target).map(|permission| (configuration, release, permission)))
         })
+    }
+
+    /// Why publishers forbid `node` to execute a list, if they do. What they do not name, they do not forbid here.
+    pub fn forbids(
+        &self,
+        node: NodeId,
+        configuration: &ConfigurationName,
+        list: &Digest,
+    ) -> Result<Option<Fault>, Fault> {
+        let minimum = self.minimum(configuration)?;
+        for release in self.releases() {
+            let (of, number, permission) = release?;
+            if of == *configuration && permission.list == *list {
+                return Ok(permission.narrowed(node, &target_path(configuration, number), number, minimum));
+            }
+        }
+        Ok(None)
     }
 
     /// The release of a configuration below which none is executed any more.
@@ -168,17 +196,12 @@ impl Trusted {
         if permission.list != release.list {
             return Err(Fault::NotListed(format!("the list {} as {path}", release.list)));
         }
-        if permission.only.is_some_and(|only| !only.contains(&node)) {
-            return Err(Fault::Narrowed(format!("{path} is not for node {node}")));
-        }
         let minimum = match self.targets() {
             Some(targets) => targets.document.minimum(&release.configuration)?,
             None => None,
         };
-        if let Some(minimum) = minimum.filter(|minimum| release.release < *minimum) {
-            return Err(Fault::Narrowed(format!(
-                "{path} is older than release {minimum}, below which none is executed any more"
-            )));
+        if let Some(narrowed) = permission.narrowed(node, &path, release.release, minimum) {
+            return Err(narrowed);
         }
         Ok(target)
     }

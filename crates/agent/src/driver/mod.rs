@@ -8,6 +8,7 @@ mod heal;
 mod identity;
 mod ignored;
 mod manners;
+mod metadata;
 mod run;
 mod told;
 mod voucher;
@@ -53,6 +54,7 @@ use heal::Findings;
 use identity::Alone;
 use ignored::IgnoredSoFar;
 use manners::Looking;
+use metadata::Metadata;
 use run::Retry;
 
 /// A transfer from the server of which nothing came for so long after the network changed is given up.
@@ -150,6 +152,14 @@ pub(crate) enum Event {
         result: Result<Recap, RunFault>,
         /// Why steps failed.
         failures: Vec<String>,
+        /// It was executed, and what publishers have signed since is refused.
+        refused: bool,
+    },
+    /// The executing process has looked at what publishers have signed.
+    Verified {
+        list: Digest,
+        /// Whether it is refused; none: nobody looked.
+        refused: Option<bool>,
     },
 }
 
@@ -234,6 +244,8 @@ pub(crate) struct Driver {
     /// What arrives of the designated list is copied ahead.
     staging: Option<Staging>,
     last_run: Option<(Digest, Result<Recap, String>)>,
+    /// Of what publishers have signed.
+    metadata: Metadata,
     retry: Retry,
     /// How often the designated list was healed.
     heals: u32,
@@ -289,6 +301,7 @@ impl Driver {
             executing: None,
             staging: None,
             last_run: None,
+            metadata: Metadata::default(),
             retry: Retry::default(),
             heals: 0,
             damage_told: BTreeSet::new(),
@@ -482,7 +495,16 @@ impl Driver {
             Event::Cleaned => self.handle_cleaned(),
             Event::Examined { list, findings } => self.handle_examined(list, findings),
             Event::Prepared { content, result } => self.handle_prepared(content, result),
-            Event::Executed { list, result, failures } => self.handle_executed(list, result, &failures),
+            Event::Executed {
+                list,
+                result,
+                failures,
+                refused,
+            } => {
+                self.metadata.judged(refused);
+                self.handle_executed(list, result, &failures);
+            }
+            Event::Verified { list, refused } => self.handle_verified(list, refused),
         }
     }
 

@@ -110,7 +110,7 @@ impl Driver {
         self.staging = Some(self.tools.execution.stage(prospect));
     }
 
-    fn prospect(&self, head: &Head, list: Digest, held: Vec<Digest>) -> Prospect {
+    pub(super) fn prospect(&self, head: &Head, list: Digest, held: Vec<Digest>) -> Prospect {
         Prospect {
             store: self.tools.store.clone(),
             joined: self.tools.joined.clone(),

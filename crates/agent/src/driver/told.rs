@@ -78,11 +78,7 @@ impl Driver {
             self.designation_known = true;
             self.designate(assignment.release);
         } else {
-            if signed_anew && self.last_run.as_ref().is_some_and(|(_, run)| run.is_err()) {
-                // What was refused may be permitted now.
-                self.last_run = None;
-                self.execute_if_ready();
-            }
+            self.consider_metadata(signed_anew);
             self.resume_if_halted();
         }
     }

@@ -33,6 +33,11 @@ impl Provisioner {
         self.launch(&Order::Execute(job))
     }
 
+    /// Has one find out whether what publishers have signed is believed. It executes nothing, and ends.
+    pub fn verify(&self, job: &Job) -> Result<Executor, ExecutorError> {
+        self.launch(&Order::Verify(job))
+    }
+
     /// Starts one while the release is still being fetched (`Executor::stage`).
     pub fn stage(&self, job: &Job) -> Result<Executor, ExecutorError> {
         self.launch(&Order::Stage(job))
