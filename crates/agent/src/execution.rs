@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::Event;
 use crate::home::Joined;
+use crate::lists;
 use crate::outbox::Outbox;
 use crate::staging::{Next, Places, Shared, Staging};
 
@@ -146,6 +147,8 @@ impl Execution {
             dir: self.dir.clone(),
             root: self.root.clone(),
             halted: Arc::clone(&self.halted),
+            machine: self.machine,
+            known: self.known_lists(),
         }
     }
 
@@ -196,6 +199,9 @@ struct Run {
     dir: PathBuf,
     root: PathBuf,
     halted: Arc<AtomicBool>,
+    machine: Machine,
+    /// The lists that were executed last.
+    known: Vec<Digest>,
 }
 
 impl Run {
@@ -368,7 +374,7 @@ impl Run {
             .copied()
             .collect();
         let job = self
-            .job(&order.prospect, &rest, order.halted)
+            .whole_job(&order.prospect, &rest, order.halted)
             .map_err(RunFault::lasting)?;
         executor
             .execute(&job)
@@ -392,11 +398,39 @@ impl Run {
         (journal.recap, journal.trouble) = (None, None);
         journal.failures.clear();
         let job = self
-            .job(&order.prospect, &order.contents, order.halted)
+            .whole_job(&order.prospect, &order.contents, order.halted)
             .map_err(RunFault::lasting)?;
         self.provisioner
             .start(&job)
             .map_err(|error| RunFault::passing(error.to_string()))
+    }
+
+    /// The job to execute. With what the lists before name and is still here: one of them may be restored.
+    fn whole_job(&self, prospect: &Prospect, contents: &[Digest], halted: bool) -> Result<Job, String> {
+        let mut job = self.job(prospect, contents, halted)?;
+        let named: BTreeSet<Digest> = job.contents.iter().map(|(digest, _)| *digest).collect();
+        for list in self.known.iter().filter(|list| **list != prospect.list) {
+            let found = lists::load(&prospect.store, list, self.machine)
+                .map_err(|error| error.to_string())
+                .and_then(|loaded| {
+                    let held = loaded.contents.iter().filter(|of| of.needed && of.held);
+                    let held = held
+                        .map(|of| of.content.digest)
+                        .filter(|digest| !named.contains(digest));
+                    let held: Vec<Digest> = held.collect();
+                    let found = prospect.store.locate_all(&held).map_err(|error| error.to_string())?;
+                    Ok(held
+                        .into_iter()
+                        .zip(found)
+                        .filter_map(|(digest, at)| Some((digest, at?)))
+                        .collect::<Vec<_>>())
+                });
+            match found {
+                Ok(found) => job.contents.extend(found),
+                Err(error) => tracing::debug!(%list, %error, "what the list before names is not handed over"),
+            }
+        }
+        Ok(job)
     }
 
     fn job(&self, prospect: &Prospect, contents: &[Digest], halted: bool) -> Result<Job, String> {

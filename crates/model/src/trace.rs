@@ -243,6 +243,8 @@ pub enum Outcome {
     Interrupted,
     /// It had not started when the fleet was halted.
     Halted,
+    /// What it had changed was taken back.
+    Undone,
 }
 
 /// How many steps ended how: the last line of a run.
@@ -262,6 +264,13 @@ pub struct Recap {
     pub interrupted: u32,
     /// Steps that a halt kept from starting.
     pub halted: u32,
+    /// Steps that had changed something which was taken back.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub undone: u32,
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Recap {
@@ -275,13 +284,14 @@ impl Recap {
             Outcome::Blocked => &mut self.blocked,
             Outcome::Interrupted => &mut self.interrupted,
             Outcome::Halted => &mut self.halted,
+            Outcome::Undone => &mut self.undone,
         };
         *field += 1;
     }
 
     /// Whether every step ended well.
     pub fn converged(&self) -> bool {
-        self.failed + self.blocked + self.interrupted + self.halted == 0
+        self.failed + self.blocked + self.interrupted + self.halted + self.undone == 0
     }
 }
 
@@ -295,6 +305,7 @@ impl std::fmt::Display for Recap {
             blocked,
             interrupted,
             halted,
+            undone,
         } = self;
         write!(
             f,
@@ -302,6 +313,9 @@ impl std::fmt::Display for Recap {
         )?;
         if interrupted + halted > 0 {
             write!(f, " interrupted={interrupted} halted={halted}")?;
+        }
+        if *undone > 0 {
+            write!(f, " undone={undone}")?;
         }
         Ok(())
     }

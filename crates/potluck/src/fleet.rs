@@ -396,6 +396,7 @@ pub(crate) fn brief(recap: &Recap) -> String {
         (recap.blocked, "blocked"),
         (recap.interrupted, "interrupted"),
         (recap.halted, "halted"),
+        (recap.undone, "undone"),
         (recap.changed, "changed"),
         (recap.unchanged, "unchanged"),
         (recap.skipped, "skipped"),

@@ -54,10 +54,13 @@ impl Bench {
     }
 
     pub(crate) fn execute(&self, list: &List) -> Report {
-        let job = self.job(list);
+        self.execute_job(&self.job(list))
+    }
+
+    pub(crate) fn execute_job(&self, job: &Job) -> Report {
         process::run(
             &self.node.dir(),
-            &job,
+            job,
             None,
             &AtomicBool::new(false),
             Machine::default(),
@@ -73,7 +76,7 @@ impl Bench {
         plan::plan_job(&self.node.dir(), &job, Machine::default(), self.search()).unwrap()
     }
 
-    fn job(&self, list: &List) -> Job {
+    pub(crate) fn job(&self, list: &List) -> Job {
         fs::create_dir_all(self.node.dir()).unwrap();
         let mut job = self.node.job(list);
         if self.machine {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use potluck_model::condition::Condition;
 use potluck_model::facts::Facts;
-use potluck_model::list::{List, OnFailure, OnInterrupt, RETRY_DELAY_SECONDS_MAX, Step};
+use potluck_model::list::{HealthCheck, List, OnFailure, OnInterrupt, RETRY_DELAY_SECONDS_MAX, Step};
 use potluck_model::trace::{Outcome, Recap, What};
 use potluck_model::{Digest, NodeId, StepId};
 
@@ -37,7 +37,9 @@ use crate::machine::Machine;
 use crate::place::{self, PlaceError};
 use crate::placed::PlacedFiles;
 use crate::private::Private;
+use crate::restore::Why;
 use crate::root::{MachineRoot, under_root};
+use crate::saved::Saved;
 use crate::shim;
 use crate::stage::Stage;
 use crate::state::{Fact, Open, of_step};
@@ -70,6 +72,10 @@ pub(crate) struct Engine<'a> {
     pub(crate) stage: Option<Stage>,
     /// Every path that the list's `file` steps place.
     pub(crate) wanted: Option<BTreeSet<String>>,
+    /// What was there before steps changed it, where it may have to be put back.
+    pub(crate) saved: Option<Saved>,
+    /// The current step, if it says how what it does is taken back, and has not changed anything yet.
+    pub(crate) takes_back: Option<StepId>,
     /// What an earlier executing process had begun of the current step.
     pub(crate) adopted: Option<Adopted>,
     /// A command of the current step was given into the care of a shim.
@@ -148,6 +154,8 @@ impl<'a> Engine<'a> {
             private: None,
             stage,
             wanted: None,
+            saved: None,
+            takes_back: None,
             adopted: None,
             in_care: false,
             attempt: 1,
@@ -156,8 +164,14 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Does what is to be done, and says how it ended.
-    pub(crate) fn run(&mut self) -> Result<Recap, JournalError> {
+    /// What another engine goes on with.
+    pub(crate) fn into_parts(self) -> (Journal, Contents, PlacedFiles) {
+        (self.journal, self.contents, self.placed)
+    }
+
+    /// Does what is to be done, and says how it ended, and whether and why what was done is to be taken back. That the run is over
+    /// is not noted yet.
+    pub(crate) fn run(&mut self) -> Result<(Recap, Option<Why>), JournalError> {
         let mut ended = self.begin()?;
         let carried = ended.clone();
         let mut recap = Recap::default();
@@ -166,7 +180,7 @@ impl<'a> Engine<'a> {
         for step in &self.setting.list.steps {
             if let Some(outcome) = carried.get(&step.id) {
                 recap.count(*outcome);
-                if *outcome == Outcome::Failed && step.on_failure == OnFailure::Stop {
+                if *outcome == Outcome::Failed && step.on_failure != OnFailure::Continue {
                     failure = Some(step.id.clone());
                 }
                 continue;
@@ -185,7 +199,7 @@ impl<'a> Engine<'a> {
             } else {
                 self.step(step)?
             };
-            if outcome == Outcome::Failed && step.on_failure == OnFailure::Stop {
+            if outcome == Outcome::Failed && step.on_failure != OnFailure::Continue {
                 failure = Some(step.id.clone());
             }
             ended.insert(step.id.clone(), outcome);
@@ -198,14 +212,17 @@ impl<'a> Engine<'a> {
             }
         }
         if recap.converged() && !self.halted() {
-            for outcome in health::check(self)? {
+            for (number, outcome) in health::check(self)?.into_iter().enumerate() {
                 recap.count(outcome);
+                if outcome == Outcome::Failed {
+                    return Ok((recap, Some(Why::Unhealthy(HealthCheck::id(number + 1)))));
+                }
             }
         }
         fail::here("run.done");
-        self.note(What::Executed { recap }, None)?;
-        self.journal.sync()?;
-        Ok(recap)
+        let undo = |step: &&Step| step.on_failure == OnFailure::Undo && ended.get(&step.id) == Some(&Outcome::Failed);
+        let why = self.setting.list.steps.iter().find(undo);
+        Ok((recap, why.map(|step| Why::Failed(step.id.clone()))))
     }
 
     /// Takes up a run of this list that was cut off, or begins one. Returns how steps ended that are not to be done again.
@@ -294,7 +311,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Notes that a step changed something, for those that follow it.
-    fn notify(&mut self, id: &StepId) -> Result<(), JournalError> {
+    pub(crate) fn notify(&mut self, id: &StepId) -> Result<(), JournalError> {
         let setting = self.setting;
         let Some(step) = setting.list.steps.iter().find(|step| step.id == *id) else {
             return Ok(());
@@ -424,7 +441,10 @@ impl<'a> Engine<'a> {
                 root.path().display()
             )));
         }
-        kind.run(self, step)
+        self.takes_back = step.undo.as_ref().map(|_| step.id.clone());
+        let done = kind.run(self, step);
+        self.takes_back = None;
+        done
     }
 
     /// What this machine says of itself.
@@ -457,6 +477,7 @@ impl<'a> Engine<'a> {
 
     /// To be called before a step's first change: from here on a crash leaves it interrupted.
     pub(crate) fn about_to_change(&mut self) -> Result<(), JournalError> {
+        self.keep_command()?;
         self.journal.sync()
     }
 
@@ -560,7 +581,7 @@ pub(crate) fn blocked(step: &Step, ended: &BTreeMap<StepId, Outcome>, failure: O
         Some(Outcome::Changed | Outcome::Unchanged | Outcome::Skipped | Outcome::Halted) => None,
         Some(Outcome::Failed) => Some(format!("it needs {need}, which failed")),
         Some(Outcome::Blocked) => Some(format!("it needs {need}, which was blocked")),
-        Some(Outcome::Interrupted) | None => Some(format!("it needs {need}, which has not ended")),
+        Some(Outcome::Interrupted | Outcome::Undone) | None => Some(format!("it needs {need}, which has not ended")),
     });
     need.or_else(|| failure.map(|failure| format!("after the failure of {failure}")))
 }

@@ -6,7 +6,7 @@
 //! started while a release is still being fetched: it copies ahead what has arrived, and ends with the agent until it executes.
 //!
 //! # Non-goals
-//! It does not confine what a `run` step does, and it does not undo.
+//! It does not confine what a `run` step does, and what a script did it takes back only if the step says how.
 
 mod accounts;
 mod adopt;
@@ -36,8 +36,10 @@ mod private;
 mod proc;
 mod process;
 mod releases;
+mod restore;
 mod root;
 mod sandbox;
+mod saved;
 mod scope;
 mod shim;
 mod stage;
@@ -70,3 +72,5 @@ mod bench;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[cfg(test)]
+mod drawn;

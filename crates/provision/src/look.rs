@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
 use potluck_model::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use crate::content;
 use crate::diff::{DIFF_BYTES_MAX, Version};
 use crate::root::{Directories, MachineRoot, split};
+use crate::saved;
 
 /// What stands at a place, as far as it matters.
 #[derive(PartialEq, Eq, Debug)]
@@ -116,6 +118,31 @@ impl<'r> Look<'r> {
         rustix::fs::openat(&*directory, name, flags, Mode::empty())
             .ok()
             .map(File::from)
+    }
+
+    /// Permission bits of what is at `path`.
+    pub(crate) fn mode(&mut self, path: &str) -> io::Result<u32> {
+        let (parent, name) = split(path);
+        let directory = self.directories.at(parent)?;
+        let stat = rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(stat.st_mode & 0o7777)
+    }
+
+    /// Gives the file at `path` another name, in `to`, which is on the same file system.
+    pub(crate) fn link(&mut self, path: &str, to: &OwnedFd, name: &str) -> io::Result<()> {
+        let (parent, from) = split(path);
+        let directory = self.directories.at(parent)?;
+        Ok(rustix::fs::linkat(&*directory, from, to, name, AtFlags::empty())?)
+    }
+
+    /// Copies the file at `path`, with mode and owner; synced.
+    pub(crate) fn copy(&mut self, path: &str, to: &OwnedFd, name: &str) -> io::Result<()> {
+        let mut from = self
+            .open(path)
+            .ok_or_else(|| io::Error::other("it cannot be opened to be kept"))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
+        saved::copy(&mut from, &mut File::from(to))
     }
 
     /// Removes a file or a link; true if it was there.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::look::Look;
 use crate::root::{Directories, MachineRoot, join, split};
+use crate::saved;
 use crate::stage::Staged;
 
 /// Up to so many files and directories are synced one by one; more by one sync of the file system.
@@ -33,6 +34,10 @@ impl PlaceError {
             path: path.to_owned(),
             why: why.into(),
         }
+    }
+
+    pub(crate) fn of(path: &str, error: &io::Error) -> Self {
+        Self::new(path, explain(error))
     }
 
     fn io(path: &str) -> impl FnOnce(io::Error) -> Self {
@@ -445,12 +450,8 @@ fn copy_over(staged: &Staged, directory: &OwnedFd, path: &str) -> io::Result<()>
     let mut from = open(staged)?;
     let mut to = over_left(directory, path, |temp| create(directory, temp))?;
     let temp = temp_name(path);
-    let copied = io::copy(&mut from, &mut to).and_then(|_| {
-        let mode = rustix::fs::fstat(&from)?.st_mode & 0o7777;
-        rustix::fs::fchmod(&to, Mode::from_raw_mode(mode))?;
-        to.sync_all()?;
-        Ok(rustix::fs::renameat(directory, &temp, directory, split(path).1)?)
-    });
+    let copied = saved::copy(&mut from, &mut to)
+        .and_then(|()| Ok(rustix::fs::renameat(directory, &temp, directory, split(path).1)?));
     if copied.is_err() {
         let _ = rustix::fs::unlinkat(directory, &temp, AtFlags::empty());
     }

@@ -120,6 +120,17 @@ impl PlacedFiles {
         }
     }
 
+    /// Notes what is known of a path, whatever was known before.
+    pub(crate) fn set(&mut self, path: &str, placed: Option<Placed>) {
+        match placed {
+            Some(placed) => {
+                self.dirty |= self.files.get(path) != Some(&placed);
+                self.files.insert(path.to_owned(), placed);
+            }
+            None => self.forget(path),
+        }
+    }
+
     pub(crate) fn forget(&mut self, path: &str) {
         self.dirty |= self.files.remove(path).is_some();
     }

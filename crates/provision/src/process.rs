@@ -14,7 +14,7 @@ use potluck_model::{Digest, UnixSeconds};
 
 use crate::bounds::Bounds;
 use crate::content::{self, Contents};
-use crate::engine::{Engine, Setting};
+use crate::engine::Setting;
 use crate::executor::halt_path;
 use crate::fail;
 use crate::job::{self, Job, Received};
@@ -23,6 +23,7 @@ use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::placed::PlacedFiles;
 use crate::plan;
+use crate::restore;
 use crate::root::MachineRoot;
 use crate::stage;
 use crate::stager::{self, Prepared};
@@ -239,7 +240,7 @@ pub(crate) fn run(
         .as_mut()
         .map_or_else(|| Contents::new(&[]), stage::Stage::take_contents);
     contents.add(job.contents.iter().cloned());
-    let recap = Engine::new(&setting, journal, contents, placed, staged).run()?;
+    let recap = restore::execute(&setting, journal, contents, placed, staged, job)?;
     if let Some(refused) = refused {
         // After the run, or its good end would be the last word.
         note_trouble(dir, &refused)?;

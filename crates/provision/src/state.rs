@@ -57,6 +57,24 @@ pub(crate) enum Fact {
         step: StepId,
         archive: Digest,
     },
+    /// What a run step did was taken back: it has not done its work any more.
+    Forgot(Digest),
+    /// From here on, what the run of the list has changed is taken back.
+    Undoing {
+        /// How its steps had ended.
+        recap: Recap,
+        /// The step whose failure is the reason.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<StepId>,
+        why: String,
+    },
+    /// All of it is.
+    Undone {
+        /// How the steps ended then.
+        recap: Recap,
+        /// The assignment that is not executed again.
+        sequence: u64,
+    },
     /// Something changed that a step of the configuration is to follow.
     Notified {
         configuration: ConfigurationName,
@@ -101,9 +119,44 @@ pub(crate) struct State {
     /// Steps that are to be done because of what changed, and have not been since: `configuration/step`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) notified: BTreeSet<String>,
+    /// The last run that ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) good: Option<Good>,
+    /// A list of which what it changed is being taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undoing: Option<Undoing>,
+    /// A list that was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) given_up: Option<GivenUp>,
     /// How many shims there were.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) shims: u64,
+}
+
+/// A release that every step and health check was content with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Good {
+    pub(crate) list: Digest,
+    pub(crate) configuration: ConfigurationName,
+    pub(crate) root: PathBuf,
+}
+
+/// See `Fact::Undoing`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Undoing {
+    pub(crate) list: Digest,
+    pub(crate) recap: Recap,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failed: Option<StepId>,
+    pub(crate) why: String,
+}
+
+/// See `Fact::Undone`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct GivenUp {
+    pub(crate) list: Digest,
+    pub(crate) sequence: u64,
+    pub(crate) recap: Recap,
 }
 
 /// A run of a list, finished or not.
@@ -177,6 +230,13 @@ impl State {
             Some(What::Executed { recap }) => {
                 run.open = None;
                 run.recap = Some(*recap);
+                if recap.converged() {
+                    self.good = Some(Good {
+                        list: run.list,
+                        configuration: run.configuration.clone(),
+                        root: run.root.clone(),
+                    });
+                }
             }
             _ => {}
         }
@@ -240,6 +300,25 @@ impl State {
                         .is_some_and(|(name, _)| name == configuration.as_str())
                 });
                 here.insert(of_step(configuration, step), *archive);
+            }
+            Fact::Forgot(key) => {
+                self.ran.remove(key);
+            }
+            Fact::Undoing { recap, failed, why } => {
+                self.undoing = line.list.map(|list| Undoing {
+                    list,
+                    recap: *recap,
+                    failed: failed.clone(),
+                    why: why.clone(),
+                });
+            }
+            Fact::Undone { recap, sequence } => {
+                self.undoing = None;
+                self.given_up = line.list.map(|list| GivenUp {
+                    list,
+                    sequence: *sequence,
+                    recap: *recap,
+                });
             }
             Fact::Notified { configuration, step } => {
                 if self.notified.len() >= NOTIFIED_MAX {

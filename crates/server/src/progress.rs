@@ -90,7 +90,7 @@ impl Tracker {
                 let began = self.began.or(self.requested).unwrap_or(event.at);
                 self.progress.state = if recap.converged() {
                     NodeState::Converged
-                } else if recap.failed + recap.blocked + recap.interrupted > 0 {
+                } else if recap.failed + recap.blocked + recap.interrupted + recap.undone > 0 {
                     NodeState::Failed
                 } else {
                     NodeState::Halted

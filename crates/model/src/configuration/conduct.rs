@@ -16,6 +16,7 @@ impl<'t> StepReader<'_, '_, 't> {
     pub(super) fn on_failure(&mut self) -> OnFailure {
         match self.one_of("on_failure", &ON_FAILURE).as_deref() {
             Some("continue") => OnFailure::Continue,
+            Some("undo") => OnFailure::Undo,
             _ => OnFailure::Stop,
         }
     }

@@ -76,11 +76,11 @@ pub(super) const MEANINGS: [&str; 3] = ["changed", "unchanged", "failed"];
 /// What can be with a service.
 pub(super) const SERVICE_STATES: [&str; 4] = ["started", "stopped", "restarted", "reloaded"];
 
-pub(super) const ON_FAILURE: [&str; 2] = ["stop", "continue"];
+pub(super) const ON_FAILURE: [&str; 3] = ["stop", "continue", "undo"];
 pub(super) const ON_INTERRUPT: [&str; 2] = ["again", "fail"];
 
 /// All keys, in the order in which messages name them.
-pub(super) const KEYS: [Key; 43] = [
+pub(super) const KEYS: [Key; 44] = [
     common("id", Shape::Text, "Unique name of the step."),
     common("needs", Shape::Words, "Ids of steps that come before it."),
     common(
@@ -92,6 +92,11 @@ pub(super) const KEYS: [Key; 43] = [
         "unless",
         Shape::Command,
         "A command; if it exits with 0, the step is skipped.",
+    ),
+    common(
+        "undo",
+        Shape::Command,
+        "A command that takes back what the step has changed.",
     ),
     common("creates", Shape::Absolute, "A path; if it exists, the step is skipped."),
     common(

@@ -136,7 +136,7 @@ fn used<'a>(steps: &[Step], settings: &Settings, tree: &Tree<'a>) -> BTreeSet<&'
     }
     for step in steps {
         // Guards and arguments may name files as a shell does.
-        let words = step.unless.iter().flatten();
+        let words = step.unless.iter().chain(&step.undo).flatten();
         let words: Vec<&String> = match &step.action {
             Action::Run {
                 source, args, inputs, ..

@@ -101,7 +101,8 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
         let needs = self.value("needs", |reader, value| {
             reader.strings("needs", value, "needs = [\"nginx\"]")
         });
-        let unless = self.unless();
+        let unless = self.command("unless", "unless = [\"./tune.sh\", \"--check\"]");
+        let undo = self.command("undo", "undo = [\"./tune.sh\", \"--undo\"]");
         let creates = self
             .value("creates", |reader, value| {
                 let text = reader.string("creates", value, "creates = \"/etc/app.conf\"")?;
@@ -127,6 +128,7 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
                 unless,
                 creates,
                 when,
+                undo,
                 retry,
                 on_failure,
                 on_interrupt,
@@ -212,12 +214,12 @@ impl<'r, 'e, 't> StepReader<'r, 'e, 't> {
         Some((names::to_id(name), self.at.clone(), true))
     }
 
-    fn unless(&mut self) -> Option<Vec<String>> {
-        const EXAMPLE: &str = "unless = [\"./tune.sh\", \"--check\"]";
-        let value = self.table.get("unless")?;
-        let words = self.reader.strings("unless", value, EXAMPLE)?;
+    /// A command: words, at least one.
+    fn command(&mut self, key: &str, example: &str) -> Option<Vec<String>> {
+        let value = self.table.get(key)?;
+        let words = self.reader.strings(key, value, example)?;
         if words.is_empty() {
-            self.reader.mistyped("unless", value, EXAMPLE);
+            self.reader.mistyped(key, value, example);
         }
         Some(words.into_iter().map(|(word, _)| word).collect())
     }

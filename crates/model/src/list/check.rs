@@ -43,6 +43,9 @@ pub(super) fn list(list: &List) -> Result<(), String> {
         if step.unless.as_ref().is_some_and(Vec::is_empty) {
             return Err(format!("step {} has an empty guard", step.id));
         }
+        if step.undo.as_ref().is_some_and(Vec::is_empty) {
+            return Err(format!("step {} has an empty undo", step.id));
+        }
         if let Some(when) = &step.when {
             Condition::parse(when).map_err(|fault| format!("the condition of step {}: {fault}", step.id))?;
         }

@@ -24,6 +24,9 @@ pub struct Step {
     /// A condition over the machine's facts (see `condition`); if it does not hold, nothing is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// A command that takes back what the step has changed. It may be run again after it was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Vec<String>>,
     /// Seconds after which the step's whole process group is ended.
     pub timeout_seconds: u64,
     /// How often it is tried again if it fails.
@@ -68,6 +71,8 @@ pub enum OnFailure {
     Stop,
     /// Only what needs it is blocked.
     Continue,
+    /// What the release has changed is undone, the latest first; what comes behind it is blocked.
+    Undo,
 }
 
 /// What becomes of a step that was interrupted.
@@ -107,6 +112,7 @@ impl Step {
             unless: None,
             creates: None,
             when: None,
+            undo: None,
             timeout_seconds,
             retry: None,
             on_failure: OnFailure::Stop,
@@ -126,6 +132,7 @@ impl Step {
         };
         action
             && self.when.is_none()
+            && self.undo.is_none()
             && self.retry.is_none()
             && is_usual(&self.on_failure)
             && is_usual(&self.on_interrupt)

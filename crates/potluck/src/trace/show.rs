@@ -262,6 +262,7 @@ pub(crate) fn outcome(outcome: Outcome) -> (Tone, String) {
         Outcome::Blocked => (Tone::Bad, "blocked"),
         Outcome::Interrupted => (Tone::Bad, "interrupted"),
         Outcome::Halted => (Tone::Busy, "halted"),
+        Outcome::Undone => (Tone::Bad, "undone"),
     };
     (tone, word.to_owned())
 }

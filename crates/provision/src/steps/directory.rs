@@ -44,7 +44,7 @@ impl Kind for Directory<'_> {
         Ok(Seen::of_changes(&said))
     }
 
-    fn run(&self, engine: &mut Engine<'_>, _: &Step) -> Result<Done, Fault> {
+    fn run(&self, engine: &mut Engine<'_>, step: &Step) -> Result<Done, Fault> {
         let dest = self.dest;
         let path = under_root(dest);
         let (owner, group) = self.belongs_to(engine)?;
@@ -52,6 +52,7 @@ impl Kind for Directory<'_> {
         let mut said = Vec::new();
         if !self.is_there(engine)? {
             engine.about_to_change()?;
+            engine.keep(&step.id, std::iter::once(path.to_owned()))?;
             let mut placement = Placement::durable(&setting.root, setting.dir)?;
             placement.directory(path, self.mode.unwrap_or(USUAL_MODE))?;
             placement.commit()?;

@@ -168,6 +168,16 @@ fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Do
     if !(state.differing.is_empty() && state.stale.remove.is_empty()) {
         engine.about_to_change()?;
     }
+    let changes = state.changes().into_iter().map(|target| target.path.clone());
+    let same =
+        state.targets.iter().enumerate().filter(|(index, target)| {
+            !state.differing.contains(index) && !matches!(target.entry, Entry::Directory { .. })
+        });
+    engine.keep_with(
+        &step.id,
+        changes.chain(state.stale.remove.iter().cloned()),
+        same.map(|(_, target)| target.path.clone()),
+    )?;
     for (index, target) in state.targets.iter().enumerate() {
         let thing = match target.entry {
             Entry::File { digest, .. } => Thing::File(*digest),
@@ -198,7 +208,7 @@ fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Do
     }
     let removed = remove(engine, &mut look, &state.stale)?;
     save(engine)?;
-    let purged = purge(engine, placing, &state.targets)?;
+    let purged = purge(engine, step, placing, &state.targets)?;
     let outcome = if state.differing.is_empty() && removed.is_empty() && purged.is_empty() {
         Outcome::Unchanged
     } else {
@@ -208,13 +218,25 @@ fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Do
 }
 
 /// Removes what is in the directory and no step of the list places, if it is to be purged.
-fn purge(engine: &mut Engine<'_>, placing: &Placing<'_>, targets: &[Target<'_>]) -> Result<Vec<String>, Fault> {
+fn purge(
+    engine: &mut Engine<'_>,
+    step: &Step,
+    placing: &Placing<'_>,
+    targets: &[Target<'_>],
+) -> Result<Vec<String>, Fault> {
     let Some(purge) = open_purge(engine, placing)? else {
         return Ok(Vec::new());
     };
     let unwanted = placing.unwanted(engine, &purge, targets)?;
     if !unwanted.is_empty() {
         engine.about_to_change()?;
+        let mut paths = Vec::new();
+        for unwanted in &unwanted {
+            purge
+                .below(unwanted, &mut paths)
+                .map_err(|error| failed(format!("cannot look what is in /{}: {error}", unwanted.path)))?;
+        }
+        engine.keep(&step.id, paths.into_iter())?;
     }
     let mut purged = Vec::new();
     for unwanted in unwanted {

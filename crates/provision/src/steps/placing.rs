@@ -116,10 +116,14 @@ pub(crate) fn place(
         before: None,
         keep,
     };
+    if !there {
+        engine.about_to_change()?;
+    }
+    let itself = || std::iter::once(path.to_owned());
+    engine.keep_with(&step.id, itself().filter(|_| !there), itself().filter(|_| there))?;
     engine.placed.intend(path, placed);
     file::save(engine)?;
     if !there {
-        engine.about_to_change()?;
         let mut placement = Placement::durable(&setting.root, setting.dir)?;
         match wanted {
             Wanted::Link(target) => placement.link(path, target)?,

@@ -72,6 +72,15 @@ impl Purge {
         Ok(unwanted)
     }
 
+    /// The path of it and of all that is in it, as seen from the root.
+    pub(super) fn below(&self, unwanted: &Unwanted, paths: &mut Vec<String>) -> io::Result<()> {
+        paths.push(unwanted.path.clone());
+        match below(&self.directory, &unwanted.rest)? {
+            Some(directory) if unwanted.is_directory => all(&directory, &unwanted.path, paths, 0),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes it, with all that is in it.
     pub(super) fn remove(&self, unwanted: &Unwanted) -> io::Result<()> {
         let (parent, name) = split(&unwanted.rest);
@@ -112,6 +121,21 @@ fn entries(directory: impl AsFd) -> io::Result<Vec<(String, bool)>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The paths of all that is in a directory.
+fn all(directory: &OwnedFd, path: &str, paths: &mut Vec<String>, depth: usize) -> io::Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(io::Error::other(format!("it is nested deeper than {DEPTH_MAX}")));
+    }
+    for (name, is_directory) in entries(directory)? {
+        let inner = join(path, &name);
+        paths.push(inner.clone());
+        if is_directory && let Some(directory) = below(directory, &name)? {
+            all(&directory, &inner, paths, depth + 1)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what `name` is in `parent`; a directory with all that is in it. What is gone already is as well.

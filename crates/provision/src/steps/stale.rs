@@ -123,6 +123,7 @@ pub(crate) fn remove_stale(
     let stale = stale(engine, step, keep, look);
     if !stale.remove.is_empty() {
         engine.about_to_change()?;
+        engine.keep(step, stale.remove.iter().cloned())?;
     }
     let removed = remove(engine, look, &stale)?;
     said.extend(stale.said(&removed));
@@ -141,15 +142,22 @@ pub(crate) fn remove_vanished(engine: &mut Engine<'_>) -> Result<Vec<Outcome>, J
             engine.note(What::StepStarted { step: name.clone() }, None)?;
             engine.about_to_change()?;
         }
-        let result = remove(engine, &mut look, &stale).and_then(|removed| {
-            save(engine)?;
-            let outcome = if removed.is_empty() {
-                Outcome::Unchanged
-            } else {
-                Outcome::Changed
-            };
-            Ok(Done::new(outcome, stale.said(&removed).join("; ")))
-        });
+        let kept = if stale.remove.is_empty() {
+            Ok(())
+        } else {
+            engine.keep(&name, stale.remove.iter().cloned())
+        };
+        let result = kept
+            .and_then(|()| remove(engine, &mut look, &stale))
+            .and_then(|removed| {
+                save(engine)?;
+                let outcome = if removed.is_empty() {
+                    Outcome::Unchanged
+                } else {
+                    Outcome::Changed
+                };
+                Ok(Done::new(outcome, stale.said(&removed).join("; ")))
+            });
         let done = match result {
             Ok(_) if nothing => continue,
             Ok(done) => done,

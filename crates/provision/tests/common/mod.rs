@@ -6,7 +6,7 @@
     reason = "test code, of which each test program uses a part"
 )]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +24,8 @@ pub(crate) struct Node {
     key: SigningKey,
     sequence: Cell<u64>,
     position: Cell<Position>,
+    /// Contents of the list that was handed over before.
+    before: RefCell<Vec<Digest>>,
 }
 
 impl Node {
@@ -45,6 +47,7 @@ impl Node {
             key: SigningKey::from_pkcs8(&SigningKey::generate()).unwrap(),
             sequence: Cell::new(0),
             position: Cell::new(Position::default()),
+            before: RefCell::new(Vec::new()),
         }
     }
 
@@ -105,6 +108,8 @@ impl Node {
             })
         };
         let root = Root::first(&self.key);
+        let named: Vec<Digest> = list.contents().iter().map(|content| content.digest).collect();
+        let contents = named.clone();
         Job {
             root_digest: root.digest(),
             root,
@@ -125,10 +130,10 @@ impl Node {
             }),
             trust: None,
             list: at(digest).unwrap().1,
-            contents: list
-                .contents()
+            contents: contents
                 .into_iter()
-                .filter_map(|content| at(content.digest))
+                .chain(self.before.replace(named))
+                .filter_map(at)
                 .collect(),
             machine_root: self.temp.path().join("root"),
             halted: false,
@@ -230,6 +235,11 @@ impl Release<'_> {
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Step)) -> Self {
         change(self.steps.last_mut().unwrap());
+        self
+    }
+
+    pub(crate) fn with_each(mut self, change: impl Fn(&mut Step)) -> Self {
+        self.steps.iter_mut().for_each(change);
         self
     }
 

@@ -39,7 +39,7 @@ service = "x"
         "configuration.toml:8:22: unknown key \"dely\" in retry; did you mean \"delay\"?",
         "configuration.toml:9:21: ",
         "configuration.toml:9:34: \"half\" is no share of a processor",
-        "configuration.toml:10:14: on_failure cannot be \"stp\", but stop or continue; did you mean \"stop\"?",
+        "configuration.toml:10:14: on_failure cannot be \"stp\", but stop or continue or undo; did you mean \"stop\"?",
         "configuration.toml:11:11: step \"tune\" notifies \"nothing\", and there is no such step",
         "configuration.toml:13:11: \"a b\" is no name here",
         "configuration.toml:14:9: state cannot be \"runing\", but started, stopped, restarted, reloaded",
@@ -80,7 +80,7 @@ fn unknown_keys_without_a_near_one_say_which_are_known() {
     assert_eq!(
         errors(toml),
         [
-            "configuration.toml:3:1: unknown key \"elephant\" in step 1; known are id, needs, when, unless, creates, timeout, \
+            "configuration.toml:3:1: unknown key \"elephant\" in step 1; known are id, needs, when, unless, undo, creates, timeout, \
          retry, on_failure, on_interrupt, notify, limits, run, args, env, exit, inputs, user",
             "configuration.toml:4:3: unknown key \"mammoths\" at the top; known are name, include, vars, step, health",
         ]
