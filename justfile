@@ -18,6 +18,8 @@ long: build
     just crash
     # As root, with a loop device: an ext4 that is shut down. Where that cannot be, it says so and fails.
     cargo test --locked -p potluck-provision --test power -- --ignored --nocapture
+    # As root, with debootstrap and a package mirror: packages, a playbook and user-data in a real Debian. Likewise.
+    cargo test --locked -p potluck-provision --test debian -- --ignored --nocapture
 
 build:
     cargo build --locked --release -p potluck -p potluck-sim --bins
