@@ -79,12 +79,13 @@ struct Usage {
 }
 
 /// Removes releases but the newest `keep` of each configuration and those that are assigned, then what no release names.
-/// Chunks of packs that were used since `cutoff` stay.
+/// Chunks of packs that were used since `cutoff` stay, and what `waiting` lists name, which are to be published yet.
 pub(crate) fn collect(
     catalogue: &dyn Catalogue,
     blobs: &dyn Blobs,
     keep: u64,
     cutoff: UnixSeconds,
+    waiting: &[Digest],
 ) -> Result<GcReport, GcError> {
     let mut report = GcReport::default();
     let removed = catalogue.remove_releases(keep)?;
@@ -96,7 +97,7 @@ pub(crate) fn collect(
         })
         .collect();
     for _ in 0..ROUNDS_MAX {
-        if sweep(catalogue, blobs, cutoff, &mut report)? {
+        if sweep(catalogue, blobs, cutoff, waiting, &mut report)? {
             return Ok(report);
         }
     }
@@ -108,12 +109,19 @@ fn sweep(
     catalogue: &dyn Catalogue,
     blobs: &dyn Blobs,
     cutoff: UnixSeconds,
+    waiting: &[Digest],
     report: &mut GcReport,
 ) -> Result<bool, GcError> {
     let (published, lists) = catalogue.lists()?;
     let mut used = Used::default();
     for list in &lists {
         mark(catalogue, blobs, list, &mut used)?;
+    }
+    for list in waiting {
+        // If some of it is gone already, its publisher has to upload it again: no reason to keep all else.
+        if let Err(fault) = mark(catalogue, blobs, list, &mut used) {
+            tracing::warn!("of a release that waits for signatures: {fault}");
+        }
     }
     let used = Arc::new(used);
     match catalogue.retain_files(published, used.clone())? {

@@ -32,7 +32,17 @@ pub(super) async fn gc(
             ));
         };
         let cutoff = UnixSeconds(UnixSeconds::now().0.saturating_sub(request.grace_seconds));
-        let report = collect(app.catalogue.as_ref(), app.blobs.as_ref(), request.keep, cutoff)?;
+        let waiting = app
+            .signing
+            .as_ref()
+            .map_or_else(Vec::new, |signing| signing.turn().waiting());
+        let report = collect(
+            app.catalogue.as_ref(),
+            app.blobs.as_ref(),
+            request.keep,
+            cutoff,
+            &waiting,
+        )?;
         if let Some(signing) = &app.signing {
             signing.turn().reconcile(app.catalogue.as_ref(), app.blobs.as_ref())?;
         }

@@ -139,6 +139,12 @@ impl Turn<'_> {
         Ok(lacking)
     }
 
+    /// Lists of releases that wait for signatures.
+    pub(crate) fn waiting(&self) -> Vec<Digest> {
+        let waiting = self.state.waiting.as_ref();
+        waiting.map_or_else(Vec::new, |waiting| waiting.releases.clone())
+    }
+
     /// Whether a change waits that has all its signatures: the server ended before it was carried out.
     pub(super) fn is_accepted(&self) -> bool {
         let Some(waiting) = &self.state.waiting else {

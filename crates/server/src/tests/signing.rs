@@ -200,6 +200,35 @@ async fn a_change_waits_until_enough_have_signed_and_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn what_a_release_needs_that_waits_for_signatures_is_not_removed() {
+    let world = World::new().await;
+    let (one, two) = (SecretKey::generate(), SecretKey::generate());
+    let mut change = handover(&info(&world).await, &[&one, &two], 2);
+    sign(&mut change, &one);
+    sign(&mut change, &two);
+    let _: TrustAnswer = world.operator.put("/v1/trust", &told(&change, &[])).await.json();
+    let made = upload(&world, 1).await;
+    let first = Publisher { key: one };
+    let mut change = first.permitting(&world, &made, "web", 1).await;
+    let answer: TrustAnswer = world
+        .operator
+        .put("/v1/trust", &told(&change, &[made.list]))
+        .await
+        .json();
+    assert!(!answer.applied);
+    super::upkeep::make_packs_old(&world);
+    let report = super::upkeep::gc(&world, 1, 0).await;
+    assert_eq!(report.chunks, 0, "{report:?}");
+    sign(&mut change, &two);
+    let answer: TrustAnswer = world
+        .operator
+        .put("/v1/trust", &told(&change, &[made.list]))
+        .await
+        .json();
+    assert!(answer.applied, "{:?}", answer.lacking);
+}
+
+#[tokio::test]
 async fn a_change_that_waits_can_be_dropped() {
     let world = World::new().await;
     let (one, two) = (SecretKey::generate(), SecretKey::generate());

@@ -9,7 +9,7 @@ use potluck_model::api::{ErrorKind, GcReport, GcRequest, Target};
 
 use super::world::{Made, World, noise};
 
-async fn gc(world: &World, keep: u64, grace_seconds: u64) -> GcReport {
+pub(super) async fn gc(world: &World, keep: u64, grace_seconds: u64) -> GcReport {
     let request = GcRequest { keep, grace_seconds };
     world.operator.post("/v1/gc", &request).await.json()
 }
@@ -151,7 +151,7 @@ async fn a_chunk_that_a_publisher_was_told_is_there_stays_for_a_while() {
 }
 
 /// As if a day had gone by.
-fn make_packs_old(world: &World) {
+pub(super) fn make_packs_old(world: &World) {
     let database = rusqlite::Connection::open(world.dir.path().join("server.db")).unwrap();
     database.execute("UPDATE packs SET used = used - 86400", []).unwrap();
 }
