@@ -30,7 +30,7 @@ const ASK_GAP: Duration = Duration::from_millis(200);
 const ROUNDS_MAX: usize = 6;
 /// Nodes that are asked singly: where groups are heard, so few that all answers together are about as many as are wanted.
 pub(super) const TARGETS_MAX: usize = 64;
-const TARGETS_BESIDE_GROUPS: usize = 8;
+const TARGETS_BESIDE_GROUPS: usize = 4;
 /// A site of more nodes than this may ask all at once: each first listens for up to so long.
 const LISTENS_FROM: u32 = 64;
 const LISTENS: Duration = Duration::from_millis(20);

@@ -10,7 +10,7 @@ use potluck_model::{Digest, NodeId, Time};
 
 use super::crowd::is_silent;
 use super::items::State;
-use super::peers::{Link, Peer};
+use super::peers::{Link, Peer, Trust};
 use super::{LOOK_GAP, Swarm};
 use crate::bits::Bits;
 use crate::interface::Action;
@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// When something is wanted and a peer is silent, it is asked whether it is there,
 const PING_AFTER: Duration = Duration::from_secs(10);
 /// and sooner when its share may be waited for.
-const PING_AFTER_CLAIM: Duration = Duration::from_secs(1);
+const PING_AFTER_CLAIM: Duration = Duration::from_millis(500);
 /// How long it may take to say so.
 const PONG_WITHIN: Duration = Duration::from_secs(3);
 /// A dial that nothing came of, should the shell not say so.
@@ -221,6 +221,11 @@ impl Swarm {
         self.take_from_holders(node);
         let Some(peer) = self.peers.table.get_mut(&node) else {
             return;
+        };
+        peer.trust = if peer.trust == Trust::Good && shun_min < SHUN_LONG {
+            Trust::New
+        } else {
+            Trust::Trial
         };
         peer.failures += 1;
         let until = now + backoff(peer.failures, SHUN, SHUN_MAX).max(shun_min);

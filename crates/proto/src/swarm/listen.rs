@@ -6,7 +6,7 @@ use super::Swarm;
 use super::contents::{Contents, Ix, Kind};
 use super::crowd::CLAIM_BYTES_MAX;
 use super::items::{ItemIx, Items, LOST_MAX, State};
-use super::peers::{FOLLOWS_MAX, PARTIALS_MAX, Peer};
+use super::peers::{FOLLOWS_MAX, PARTIALS_MAX, Peer, Trust};
 use crate::bits::Bits;
 use crate::interface::Action;
 use crate::message::{HaveItem, Message, Runs};
@@ -32,8 +32,13 @@ impl Peer {
             })
     }
 
-    /// Whether an item can be had from it, by its own word.
+    /// Whether an item can be had from it, by its own word, and its word is believed.
     pub(super) fn provides(&self, node: NodeId, contents: &Contents, items: &Items, ix: ItemIx) -> bool {
+        self.trust != Trust::Trial && self.offers(node, contents, items, ix)
+    }
+
+    /// Whether an item can be had from it, by its own word.
+    pub(super) fn offers(&self, node: NodeId, contents: &Contents, items: &Items, ix: ItemIx) -> bool {
         if !self.is_up() || self.shunned.is_some() || self.is_far() {
             return false;
         }

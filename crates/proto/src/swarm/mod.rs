@@ -268,6 +268,7 @@ impl Swarm {
             let known = self.peers.table.contains_key(&neighbour.node);
             if let Some(peer) = self.peers.learn(now, neighbour.node, self.config.peers_max) {
                 peer.neighbour = true;
+                peer.proven = true;
                 for address in neighbour.addresses.iter().take(16).rev() {
                     if !peer.addresses.contains(address) {
                         // Where it was heard stays the best.

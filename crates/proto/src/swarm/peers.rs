@@ -60,13 +60,19 @@ pub(super) struct Peer {
     pub(super) lacks_told: bool,
     /// It sits in a seat by the last look: not forgotten for want of room.
     pub(super) seated: bool,
-    /// It spoke on a connection at this time, ours or that of a peer who says so.
-    pub(super) vouched: Option<Time>,
+    /// A connection or the server has proven that there is such a node.
+    pub(super) proven: bool,
+    /// It spoke on a connection at this time, as two connected peers say, and who: the latest of each.
+    pub(super) vouchers: [Option<(NodeId, Time)>; 2],
+    /// It named seats that did nothing: what it says of others counts for nothing before.
+    pub(super) unheeded_until: Time,
     /// Its connection to us ended at this time: what others heard of it before says nothing.
     pub(super) gone: Option<Time>,
     /// When it was first heard to want what we want.
     pub(super) wanting_since: Option<Time>,
 
+    /// What its word that it holds something is worth.
+    pub(super) trust: Trust,
     /// It failed: nothing is asked of it before.
     pub(super) shunned: Option<Time>,
     /// It was busy: not asked for bytes before.
@@ -112,6 +118,17 @@ pub(super) struct Peer {
     answered: VecDeque<(u64, u8)>,
 }
 
+/// What a peer's word is worth, by what it delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Trust {
+    /// Nothing was asked of it yet, or it failed for the first time after it was good: it is believed, and asked for little.
+    New,
+    /// It delivered what it was last asked for.
+    Good,
+    /// It failed: nobody waits for what it says that it holds before it has delivered something.
+    Trial,
+}
+
 /// State of the connection to a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Link {
@@ -139,9 +156,12 @@ impl Peer {
             crowd: false,
             lacks_told: false,
             seated: false,
-            vouched: None,
+            proven: false,
+            vouchers: [None; 2],
+            unheeded_until: Time::ZERO,
             gone: None,
             wanting_since: None,
+            trust: Trust::New,
             shunned: None,
             rest_until: Time::ZERO,
             dial_after: Time::ZERO,
@@ -178,7 +198,25 @@ impl Peer {
         if self.is_up() {
             return Some(self.heard.max(self.delivered));
         }
-        self.vouched.filter(|at| self.gone.is_none_or(|gone| *at > gone))
+        let said = |voucher: &Option<(NodeId, Time)>| voucher.map(|(_, at)| at);
+        let [one, other] = [said(&self.vouchers[0]), said(&self.vouchers[1])];
+        // One alone could make up whom it pleases: two have to say so of a node that nothing else has proven.
+        let vouched = if self.proven { one.max(other) } else { one.min(other) };
+        vouched.filter(|at| self.gone.is_none_or(|gone| *at > gone))
+    }
+
+    /// A connected peer says that this one spoke at a time. Of more than two that say so, the last ones count.
+    pub(super) fn vouch(&mut self, by: NodeId, at: Time) {
+        let said = |slot: &Option<(NodeId, Time)>| slot.map(|(_, at)| at);
+        let own = self
+            .vouchers
+            .iter()
+            .position(|slot| slot.is_some_and(|(node, _)| node == by));
+        let oldest = usize::from(said(&self.vouchers[1]) < said(&self.vouchers[0]));
+        let slot = &mut self.vouchers[own.unwrap_or(oldest)];
+        if own.is_none() || said(slot) < Some(at) {
+            *slot = Some((by, at));
+        }
     }
 
     /// Puts an address in front.
@@ -338,6 +376,7 @@ impl Peers {
     pub(super) fn set_link(&mut self, node: NodeId, link: Link) {
         let Some(peer) = self.table.get_mut(&node) else { return };
         peer.link = link;
+        peer.proven |= matches!(link, Link::Up { .. });
         if let Some(ip) = self.up.remove(&node)
             && let Some(count) = self.up_at.get_mut(&ip)
         {

@@ -8,7 +8,7 @@ use potluck_model::{NodeId, Time};
 
 use super::items::{ItemIx, State};
 use super::meter::Meter;
-use super::peers::Peer;
+use super::peers::{Peer, Trust};
 use super::transfers::Transfer;
 use super::{LOOK_GAP, Swarm};
 use crate::interface::TransferId;
@@ -28,6 +28,10 @@ const HEIR_EACH: Duration = Duration::from_millis(150);
 const NO_HEIR: Duration = Duration::from_secs(2);
 /// Parts that are looked at each time for whether this node is to take them.
 const HELP_LOOKS_MAX: usize = 64;
+/// For so long nothing came: who failed before is asked for what nobody else has, too.
+const STUCK: Duration = Duration::from_secs(3);
+/// Items that are looked at for one that a peer on trial has.
+const TRIAL_LOOKS_MAX: usize = 64;
 /// A peer that sends so many times slower than the fastest is asked only for what none of the fast ones has.
 const SLOW_TIMES: u64 = 4;
 /// What is asked for and not yet here is what comes in so long, so that on a slow link peers leave room for the origin and
@@ -126,7 +130,35 @@ impl Swarm {
             let why = Why::Answered;
             self.start_transfer(now, Source::Peer(node), bundle, why);
         }
+        if tick {
+            self.try_again(now);
+        }
         self.scan_origin(now);
+    }
+
+    /// Asks those who failed for one thing that others have as well; for anything while nothing else comes.
+    fn try_again(&mut self, now: Time) {
+        let on_trial: Vec<NodeId> = self
+            .peers
+            .up()
+            .filter(|(_, peer)| peer.trust == Trust::Trial && peer.transfers == 0 && peer.rest_until <= now)
+            .map(|(node, _)| node)
+            .collect();
+        let stuck = now.since(self.seats.moved) >= STUCK;
+        for node in on_trial {
+            let Some(peer) = self.peers.table.get(&node) else {
+                continue;
+            };
+            let offered = |item: &ItemIx| {
+                peer.offers(node, &self.contents, &self.items, *item)
+                    && self.items.wants(&self.contents, *item).len() <= WANTS_MAX
+            };
+            let unheld = self.items.unheld().take_while(|_| stuck);
+            let item = self.items.held().chain(unheld).take(TRIAL_LOOKS_MAX).find(offered);
+            if let Some(item) = item {
+                self.start_transfer(now, Source::Peer(node), vec![item], Why::Answered);
+            }
+        }
     }
 
     /// Bytes that may be asked for and not yet here.
@@ -144,6 +176,7 @@ impl Swarm {
             .up()
             .filter(|(_, peer)| {
                 !peer.nothing
+                    && peer.trust != Trust::Trial
                     && peer.shunned.is_none()
                     && peer.rest_until <= now
                     && peer.transfers < peer.depth().min(self.config.transfers_per_peer_max)

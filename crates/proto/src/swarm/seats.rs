@@ -5,9 +5,10 @@
 //! stands back and has it from peers. Who sits, all learn alike: connected nodes tell each other who comes first among
 //! those that they know, so the best spread whatever the size of the crowd, and nobody needs to know all of it.
 //!
-//! Guarantee: who stands back and gets nothing for long goes to the origin himself. Limit: a node that is told of seats
-//! that do not exist, or do nothing, waits that long.
+//! Guarantee: who stands back and gets nothing for long goes to the origin himself, and heeds those no more who named seats
+//! that nothing has proven. Limit: a node that two peers tell of seats that do not exist, or do nothing, waits that long, once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use potluck_model::ring::{SEATS_MAX, distance, place};
@@ -39,6 +40,8 @@ const TELL_ALL_BACK: Duration = Duration::from_secs(4);
 const STAND_BACK: Duration = Duration::from_secs(10);
 const STAND_BACK_EACH: Duration = Duration::from_millis(50);
 const STAND_BACK_MAX: Duration = Duration::from_secs(120);
+/// How long nobody heeds a peer that named seats which did nothing.
+const UNHEEDED: Duration = Duration::from_secs(600);
 /// How long it then goes on to.
 const PROMOTED: Duration = Duration::from_secs(60);
 
@@ -217,7 +220,27 @@ impl Swarm {
         }
         self.seats.promoted_until = Some(now + PROMOTED);
         self.members_version += 1;
+        self.heed_no_more(now);
         None
+    }
+
+    /// Who sits has done nothing: what peers said of those that nothing has proven is forgotten, and they are not heeded
+    /// for a while.
+    fn heed_no_more(&mut self, now: Time) {
+        let mut vouchers: BTreeSet<NodeId> = BTreeSet::new();
+        for node in self.seats.nodes.clone() {
+            if let Some(peer) = self.peers.table.get_mut(&node)
+                && !peer.proven
+            {
+                let said = std::mem::take(&mut peer.vouchers);
+                vouchers.extend(said.into_iter().flatten().map(|(by, _)| by));
+            }
+        }
+        for node in vouchers {
+            if let Some(peer) = self.peers.table.get_mut(&node) {
+                peer.unheeded_until = now + UNHEEDED;
+            }
+        }
     }
 
     /// Tells peers who sits, as is due.
@@ -380,7 +403,7 @@ impl Swarm {
             changed = true;
         }
         for member in members {
-            changed |= self.vouch(now, *member);
+            changed |= self.vouch(now, node, *member);
         }
         if changed && self.is_lacking() {
             self.members_changed(now);
@@ -389,17 +412,20 @@ impl Swarm {
     }
 
     /// A connected peer says that a node wants the designated list, and when it was there. Returns whether that is news.
-    fn vouch(&mut self, now: Time, member: Member) -> bool {
+    fn vouch(&mut self, now: Time, by: NodeId, member: Member) -> bool {
         let age = Duration::from_millis(u64::from(member.age) * 100);
-        if member.node == self.config.node || age >= VOUCHED {
+        let heeded = self.peers.table.get(&by).is_some_and(|peer| peer.unheeded_until <= now);
+        if !heeded || member.node == self.config.node || age >= VOUCHED {
             return false;
         }
         let at = Time(now.0.saturating_sub(age.as_micros() as u64));
         let Some(peer) = self.peers.learn(now, member.node, self.config.peers_max) else {
             return false;
         };
-        let before = peer.alive().is_some_and(|at| now.since(at) < VOUCHED);
-        peer.vouched = Some(peer.vouched.map_or(at, |before| before.max(at)));
-        self.peers.join_crowd(member.node) || !before
+        let there = |peer: &Peer| peer.alive().is_some_and(|at| now.since(at) < VOUCHED);
+        let before = there(peer);
+        peer.vouch(by, at);
+        let news = !before && there(peer);
+        self.peers.join_crowd(member.node) || news
     }
 }

@@ -8,11 +8,14 @@ use potluck_model::{NodeId, Time};
 use super::Swarm;
 use super::items::{ItemIx, State};
 use super::links::{SHUN_LONG, backoff};
+use super::peers::Trust;
 use super::schedule::ENDING_BYTES;
 use crate::interface::{Action, TransferEnd, TransferId, Want};
 
 /// A peer that sends nothing for so long is stalled.
 const STALL_PEER: Duration = Duration::from_millis(2_500);
+/// One that was never asked before and sends nothing for so long is not counted as a holder any more.
+const DOUBT: Duration = Duration::from_millis(800);
 /// The origin may be slow, and there is nobody behind it.
 const STALL_ORIGIN: Duration = Duration::from_secs(30);
 /// Beside a multiple of what its bytes should take, a transfer from a peer gets so long.
@@ -295,6 +298,9 @@ impl Swarm {
                         peer.failures = 0;
                         peer.busy = 0;
                     }
+                    if transfer.stored > 0 {
+                        self.prove_good(node);
+                    }
                 } else {
                     self.source_failed(now, node, "sent less than it said", Duration::ZERO);
                 }
@@ -308,6 +314,16 @@ impl Swarm {
                 self.blame(node, left);
                 self.source_failed(now, node, &fault, Duration::ZERO);
             }
+        }
+    }
+
+    /// A peer delivered what it was asked for: its word counts again.
+    fn prove_good(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.table.get_mut(&node) else {
+            return;
+        };
+        if std::mem::replace(&mut peer.trust, Trust::Good) == Trust::Trial {
+            self.add_to_holders(node);
         }
     }
 
@@ -385,6 +401,7 @@ impl Swarm {
     /// Ends what takes too long.
     pub(super) fn tick_transfers(&mut self, now: Time) {
         let mut late: Vec<(TransferId, &'static str)> = Vec::new();
+        let mut doubted: Vec<NodeId> = Vec::new();
         for (id, transfer) in &self.transfers {
             match transfer.source {
                 Source::Peer(node) => {
@@ -395,6 +412,10 @@ impl Swarm {
                         .map_or(transfer.progress, |peer| peer.delivered.max(transfer.progress));
                     let floor = Duration::from_micros(transfer.bytes.saturating_mul(1_000_000) / PEER_RATE_MIN);
                     let most = PEER_EXTRA + transfer.expected.map_or(floor, |expected| expected * 4);
+                    let new = self.peers.table.get(&node).is_some_and(|peer| peer.trust == Trust::New);
+                    if new && transfer.received == 0 && transfer.age(now) >= DOUBT {
+                        doubted.push(node);
+                    }
                     if now.since(delivered) >= STALL_PEER {
                         late.push((*id, "sent nothing for 2.5 s"));
                     } else if transfer.age(now) >= most {
@@ -407,6 +428,14 @@ impl Swarm {
                     }
                 }
             }
+        }
+        for node in doubted {
+            // What else it says that it holds is had elsewhere meanwhile.
+            self.take_from_holders(node);
+            if let Some(peer) = self.peers.table.get_mut(&node) {
+                peer.trust = Trust::Trial;
+            }
+            self.origin.scan_now(now);
         }
         for (id, fault) in late {
             self.actions.push_back(Action::Cancel { transfer: id });

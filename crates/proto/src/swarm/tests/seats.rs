@@ -36,24 +36,50 @@ fn says(us: &mut Harness, n: u64, members: Vec<Member>) {
     );
 }
 
-/// The next one after us.
-const FURTHER: u64 = US.0 + 1;
+/// The next two after us.
+const FURTHER: [u64; 2] = [US.0 + 1, US.0 + 2];
 
-/// Connected to a node that wants the same, stands further off than we do, and says who sits.
-fn told_of(count: usize, age: u8) -> Harness {
+/// Both of them say who sits.
+fn say(us: &mut Harness, members: &[Member]) {
+    for n in FURTHER {
+        says(us, n, members.to_vec());
+    }
+}
+
+/// Connected to two nodes that want the same and stand further off than we do.
+fn among_two() -> Harness {
     let mut us = Harness::among(&[]);
     us.now = Time::from_millis(20_000);
     us.want(&files(&[100]));
-    us.connect(FURTHER);
-    says(&mut us, FURTHER, members(count, age));
-    us.message(
-        FURTHER,
-        Message::HaveOfList {
-            list: list(),
-            contents: Runs::default(),
-        },
-    );
+    for n in FURTHER {
+        us.connect(n);
+        us.message(
+            n,
+            Message::HaveOfList {
+                list: list(),
+                contents: Runs::default(),
+            },
+        );
+    }
     us
+}
+
+/// The same, and both say who sits.
+fn told_of(count: usize, age: u8) -> Harness {
+    let mut us = among_two();
+    say(&mut us, &members(count, age));
+    us
+}
+
+/// So many seconds pass, in which both are there and say who sits.
+fn hear_of_seats(us: &mut Harness, seconds: u64) {
+    for nonce in 0..seconds {
+        us.pass(Duration::from_secs(1));
+        for n in FURTHER {
+            us.message(n, Message::Pong { nonce });
+        }
+        say(us, &members(SEATS_MAX, 0));
+    }
 }
 
 fn from_origin(us: &mut Harness) -> usize {
@@ -66,18 +92,33 @@ fn from_origin(us: &mut Harness) -> usize {
 #[test]
 fn who_does_not_sit_leaves_the_origin_to_those_who_do() {
     let mut us = told_of(SEATS_MAX, 0);
-    for n in 0..9 {
-        us.pass(Duration::from_secs(1));
-        us.message(FURTHER, Message::Pong { nonce: n });
-        says(&mut us, FURTHER, members(SEATS_MAX, 0));
-    }
+    hear_of_seats(&mut us, 9);
     assert_eq!(from_origin(&mut us), 0);
-    for n in 0..12 {
-        us.pass(Duration::from_secs(1));
-        us.message(FURTHER, Message::Pong { nonce: n });
-        says(&mut us, FURTHER, members(SEATS_MAX, 0));
-    }
+    hear_of_seats(&mut us, 12);
     assert!(from_origin(&mut us) > 0, "but not for ever, if nothing comes");
+}
+
+#[test]
+fn one_alone_makes_up_no_seats() {
+    let mut us = among_two();
+    for _ in 0..3 {
+        says(&mut us, FURTHER[0], members(SEATS_MAX, 0));
+        us.pass(millis(300));
+        assert!(us.swarm.seats.ours, "nobody else has heard of them");
+    }
+    says(&mut us, FURTHER[1], members(SEATS_MAX, 0));
+    us.pass(millis(300));
+    assert!(!us.swarm.seats.ours);
+}
+
+#[test]
+fn who_named_seats_that_did_nothing_is_heeded_no_more() {
+    let mut us = told_of(SEATS_MAX, 0);
+    hear_of_seats(&mut us, 21);
+    assert!(from_origin(&mut us) > 0, "they were waited for");
+    // The time for which one that waited in vain sits is over.
+    hear_of_seats(&mut us, 70);
+    assert!(us.swarm.seats.ours, "they say the same again, and nobody waits");
 }
 
 #[test]
@@ -96,7 +137,7 @@ fn who_is_among_the_nearest_sits() {
 fn hearsay_of_nodes_that_nobody_hears_any_more_is_worth_nothing() {
     let mut us = told_of(SEATS_MAX, 100);
     assert!(us.swarm.seats.ours, "too old to begin with");
-    says(&mut us, FURTHER, members(SEATS_MAX, 90));
+    say(&mut us, &members(SEATS_MAX, 90));
     us.pass(millis(20));
     assert!(!us.swarm.seats.ours);
     us.pass(millis(3_200));
@@ -110,8 +151,10 @@ fn newly_known_seats_are_passed_on_with_their_age() {
     us.want(&files(&[100]));
     us.connect(1);
     says(&mut us, 1, Vec::new());
-    us.connect(2);
-    says(&mut us, 2, members(3, 20));
+    for n in [2, 3] {
+        us.connect(n);
+        says(&mut us, n, members(3, 20));
+    }
     us.out.clear();
     us.pass(millis(100));
     let told: Vec<Member> = us
@@ -180,12 +223,12 @@ fn who_sits_has_room_for_others_that_sit() {
     us.paths();
     us.want(&files(&[100]));
     for n in 0..8 {
-        us.connect(FURTHER + n);
-        says(&mut us, FURTHER + n, Vec::new());
+        us.connect(FURTHER[0] + n);
+        says(&mut us, FURTHER[0] + n, Vec::new());
     }
     assert_eq!(us.swarm.peers.up().count(), 8, "in a small crowd all sit");
     // Nearer ones become known, so that those connected sit no more.
-    says(&mut us, FURTHER, members(SEATS_MAX - 1, 0));
+    say(&mut us, &members(SEATS_MAX - 1, 0));
     let nearer = nearest().next().unwrap();
     us.give(Input::Connected {
         peer: NodeId(nearer),

@@ -440,3 +440,55 @@ fn the_same_seed_and_inputs_give_the_same_actions() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn nobody_waits_for_what_one_says_that_it_holds_who_never_sent_anything() {
+    let mut us = Harness::among(&[]);
+    us.want(&files(&[100, 200]));
+    us.holder(1, Runs::all(2));
+    let asked = us.fetches();
+    assert_eq!(asked[0].source, Source::Peer(NodeId(1)));
+    us.pass(Duration::from_secs(1));
+    assert!(us.fetches().is_empty(), "all of it is on its way");
+    us.end(&asked[0], TransferEnd::Missing(vec![0, 1]));
+    us.pass(Duration::from_secs(3));
+    let fetches = us.fetches();
+    assert!(
+        fetches.iter().all(|fetch| fetch.source == Source::Origin),
+        "{fetches:?}"
+    );
+    assert!(!fetches.is_empty());
+}
+
+#[test]
+fn a_holder_that_failed_is_tried_again_and_believed_when_it_delivers() {
+    let mut us = Harness::among(&[]);
+    us.want(&files(&[100, 200]));
+    us.holder(1, Runs::all(2));
+    let asked = us.fetches().remove(0);
+    us.end(&asked, TransferEnd::Failed("broke".into()));
+    // The origin fails as well.
+    let mut tried = None;
+    for nonce in 0..40 {
+        us.pass(Duration::from_secs(1));
+        us.message(1, Message::Pong { nonce });
+        for fetch in us.fetches() {
+            match fetch.source {
+                Source::Peer(_) => tried = Some(fetch),
+                _ => us.end(&fetch, TransferEnd::Failed("away".into())),
+            }
+        }
+        if tried.is_some() {
+            break;
+        }
+    }
+    let tried = tried.expect("there is nobody else");
+    assert!(tried.wants.len() == 1, "one thing to begin with");
+    us.deliver(&tried);
+    us.pass(Duration::from_secs(1));
+    for fetch in us.fetches() {
+        assert_eq!(fetch.source, Source::Peer(NodeId(1)));
+        us.deliver(&fetch);
+    }
+    assert_eq!(us.completes(), 1);
+}
