@@ -26,8 +26,6 @@ use crate::random::rank;
 
 /// The most members of a crowd.
 pub(super) const MEMBERS_MAX: usize = 12;
-/// Bytes under way from the origin to all members together: enough to keep an uplink of 1 Gbit/s and 100 ms busy.
-const CROWD_BYTES: u64 = MEMBERS_MAX as u64 * BUNDLE_BYTES;
 /// What one that says that it is fetching more counts for.
 const CLAIM_COUNTS_MAX: u64 = 2 * BUNDLE_BYTES;
 /// What one may say that it is fetching at a time: what comes beyond that is not believed.
@@ -356,7 +354,8 @@ impl Swarm {
         // However much one says that it fetches.
         bytes += fetching.values().map(|bytes| bytes.min(&CLAIM_COUNTS_MAX)).sum::<u64>();
         let own = self.origin.transfers;
-        if fetching.len() + usize::from(own > 0) >= MEMBERS_MAX {
+        let most = self.origin.crowd_bytes();
+        if bytes + BUNDLE_BYTES > most {
             self.seats.busy_at = Some(now);
         }
         // Others that may begin at this moment, too: those that come first, or all, for what is not the first.
@@ -369,7 +368,7 @@ impl Swarm {
             // Whatever others say, the nearest that waits begins.
             return 1;
         }
-        let free = CROWD_BYTES.saturating_sub(bytes + ahead * BUNDLE_BYTES);
+        let free = most.saturating_sub(bytes + ahead * BUNDLE_BYTES);
         own + free.div_ceil(BUNDLE_BYTES) as usize
     }
 

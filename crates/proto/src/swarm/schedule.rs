@@ -19,6 +19,15 @@ use crate::random::mix;
 pub(super) const BUNDLE_BYTES: u64 = 1 << 20;
 /// From an origin that is fast and not shared, at most.
 const BUNDLE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes under way from the origin to all members of a crowd together: so many that a part takes `PART_QUICK` to
+/// `PART_SLOW`. Fewer leave an uplink idle; more come late to each, and at the end all at once. The most keep an uplink of
+/// 1 Gbit/s and 100 ms busy.
+const CROWD_BYTES_FIRST: u64 = 5 << 20;
+const CROWD_BYTES_MIN: u64 = 4 << 20;
+const CROWD_BYTES_MAX: u64 = 12 << 20;
+const CROWD_STEP: u64 = 256 << 10;
+const PART_QUICK: Duration = Duration::from_millis(300);
+const PART_SLOW: Duration = Duration::from_millis(500);
 /// When little more than this of a transfer from the origin is to come, the next is looked for, so that the uplink is never
 /// idle.
 pub(super) const ENDING_BYTES: u64 = 192 << 10;
@@ -59,6 +68,8 @@ pub(super) struct Origin {
     scanned: Option<Time>,
     /// How long one item takes from the origin, to anybody.
     pace: Duration,
+    /// What `CROWD_BYTES_FIRST` has become; 0: nothing was seen yet.
+    crowd_bytes: u64,
 }
 
 impl Peer {
@@ -89,6 +100,23 @@ impl Origin {
     /// Somebody took so long to fetch an item.
     pub(super) fn observe(&mut self, span: Duration) {
         self.pace = (self.pace * 4 / 5).max(span.min(Duration::from_secs(60)));
+        let bytes = self.crowd_bytes();
+        self.crowd_bytes = if span < PART_QUICK {
+            (bytes + CROWD_STEP).min(CROWD_BYTES_MAX)
+        } else if span > PART_SLOW {
+            bytes.saturating_sub(CROWD_STEP).max(CROWD_BYTES_MIN)
+        } else {
+            bytes
+        };
+    }
+
+    /// Bytes that all members of a crowd together have under way.
+    pub(super) const fn crowd_bytes(&self) -> u64 {
+        if self.crowd_bytes == 0 {
+            CROWD_BYTES_FIRST
+        } else {
+            self.crowd_bytes
+        }
     }
 
     /// How long one item takes from the origin: what was seen, or more if it takes longer now.
