@@ -218,7 +218,7 @@ impl Swarm {
             }
             peer.nothing = false;
             if let Some((_, since)) = claimed {
-                self.origin.observe(now.since(since));
+                self.origin.observe(now.since(since), self.items.at(item).bytes);
                 peer.claims = peer.claims.saturating_sub(1);
                 self.items.at_mut(item).claim = None;
                 self.origin.scan_now(now);

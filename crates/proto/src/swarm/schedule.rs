@@ -97,9 +97,13 @@ impl Origin {
         self.scan_at = Some(self.scan_at.map_or(now, |at| at.min(now)));
     }
 
-    /// Somebody took so long to fetch an item.
-    pub(super) fn observe(&mut self, span: Duration) {
+    /// Somebody took so long to fetch so many bytes, an item or several.
+    pub(super) fn observe(&mut self, span: Duration, fetched: u64) {
         self.pace = (self.pace * 4 / 5).max(span.min(Duration::from_secs(60)));
+        if fetched < BUNDLE_BYTES / 2 {
+            // Small things say nothing of an uplink.
+            return;
+        }
         let bytes = self.crowd_bytes();
         self.crowd_bytes = if span < PART_QUICK {
             (bytes + CROWD_STEP).min(CROWD_BYTES_MAX)

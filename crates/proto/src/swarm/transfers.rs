@@ -14,7 +14,7 @@ use crate::interface::{Action, TransferEnd, TransferId, Want};
 
 /// A peer that sends nothing for so long is stalled.
 const STALL_PEER: Duration = Duration::from_millis(2_500);
-/// One that was never asked before and sends nothing for so long is not counted as a holder any more.
+/// So is one that has not delivered anything before, or failed since, and sends nothing for so long.
 const DOUBT: Duration = Duration::from_millis(800);
 /// The origin may be slow, and there is nobody behind it.
 const STALL_ORIGIN: Duration = Duration::from_secs(30);
@@ -360,7 +360,7 @@ impl Swarm {
         let fault = match end {
             TransferEnd::Done if left.is_empty() => {
                 self.origin.failures = 0;
-                self.origin.observe(transfer.age(now));
+                self.origin.observe(transfer.age(now), transfer.bytes);
                 return;
             }
             TransferEnd::Busy { retry_after, .. } => {
@@ -401,7 +401,6 @@ impl Swarm {
     /// Ends what takes too long.
     pub(super) fn tick_transfers(&mut self, now: Time) {
         let mut late: Vec<(TransferId, &'static str)> = Vec::new();
-        let mut doubted: Vec<NodeId> = Vec::new();
         for (id, transfer) in &self.transfers {
             match transfer.source {
                 Source::Peer(node) => {
@@ -412,11 +411,11 @@ impl Swarm {
                         .map_or(transfer.progress, |peer| peer.delivered.max(transfer.progress));
                     let floor = Duration::from_micros(transfer.bytes.saturating_mul(1_000_000) / PEER_RATE_MIN);
                     let most = PEER_EXTRA + transfer.expected.map_or(floor, |expected| expected * 4);
-                    let new = self.peers.table.get(&node).is_some_and(|peer| peer.trust == Trust::New);
-                    if new && transfer.received == 0 && transfer.age(now) >= DOUBT {
-                        doubted.push(node);
-                    }
-                    if now.since(delivered) >= STALL_PEER {
+                    let trust = self.peers.table.get(&node).map(|peer| peer.trust);
+                    let unproven = trust != Some(Trust::Good) && transfer.received == 0;
+                    if unproven && transfer.age(now) >= DOUBT {
+                        late.push((*id, "sent nothing for 0.8 s, and nothing before"));
+                    } else if now.since(delivered) >= STALL_PEER {
                         late.push((*id, "sent nothing for 2.5 s"));
                     } else if transfer.age(now) >= most {
                         late.push((*id, "is too slow"));
@@ -428,14 +427,6 @@ impl Swarm {
                     }
                 }
             }
-        }
-        for node in doubted {
-            // What else it says that it holds is had elsewhere meanwhile.
-            self.take_from_holders(node);
-            if let Some(peer) = self.peers.table.get_mut(&node) {
-                peer.trust = Trust::Trial;
-            }
-            self.origin.scan_now(now);
         }
         for (id, fault) in late {
             self.actions.push_back(Action::Cancel { transfer: id });

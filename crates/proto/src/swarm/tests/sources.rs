@@ -448,10 +448,9 @@ fn nobody_waits_for_what_one_says_that_it_holds_who_never_sent_anything() {
     us.holder(1, Runs::all(2));
     let asked = us.fetches();
     assert_eq!(asked[0].source, Source::Peer(NodeId(1)));
-    us.pass(Duration::from_secs(1));
+    us.pass(millis(700));
     assert!(us.fetches().is_empty(), "all of it is on its way");
-    us.end(&asked[0], TransferEnd::Missing(vec![0, 1]));
-    us.pass(Duration::from_secs(3));
+    us.pass(millis(500));
     let fetches = us.fetches();
     assert!(
         fetches.iter().all(|fetch| fetch.source == Source::Origin),
