@@ -47,7 +47,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(400);
 /// How long one that is fetching is waited for while nobody knows how long that takes: the origin may be slow for all.
 const PATIENCE_FETCHING: Duration = Duration::from_secs(10);
 /// Who does not say for so long that it is there, has no share; it may come back.
-const SILENT: Duration = Duration::from_millis(1_000);
+const SILENT: Duration = Duration::from_secs(1);
 /// Whose peers hold so many of the contents that it lacks has come late to the crowd.
 const UNDER_WAY_MIN: usize = 16;
 /// How long a member that missed two deadlines is none.
