@@ -25,11 +25,12 @@ fn status(process: u32) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A release that places a file, and notes as whom and with which open files it is executed.
+/// A release that places a file, notes as whom it is executed, and waits for the file `go`.
 fn publish(fleet: &Fleet) {
     let directory = fleet.sample();
-    let script = "#!/bin/sh\nset -e\nid -u >\"$POTLUCK_ROOT/uid\"\nls -l /proc/$PPID/fd >\"$POTLUCK_ROOT/files\"\n\
-                  grep NoNewPrivs /proc/self/status >\"$POTLUCK_ROOT/privileges\"\n";
+    let script = "#!/bin/sh\nset -e\nid -u >\"$POTLUCK_ROOT/uid\"\n\
+                  grep NoNewPrivs /proc/self/status >\"$POTLUCK_ROOT/privileges\"\ntouch \"$POTLUCK_ROOT/waits\"\n\
+                  until test -e \"$POTLUCK_ROOT/go\"; do sleep 0.05; done\n";
     fs::write(directory.join("mark.sh"), script).unwrap();
     fleet.publish(&directory);
     fleet.operate(&["assign", "web", "--all"]);
@@ -52,11 +53,44 @@ fn has_network_socket(process: u32) -> bool {
         })
 }
 
+/// Processes with these words on their command line.
+fn processes(words: &[&str]) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words
+                .iter()
+                .all(|word| line.split('\0').any(|argument| argument == *word))
+        })
+        .collect()
+}
+
+/// Sockets of whatever kind that a process has open.
+fn sockets(process: u32) -> usize {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
 #[test]
 fn who_talks_to_the_network_has_no_privileges_and_who_executes_talks_to_nobody() {
     let fleet = Fleet::new(61);
     publish(&fleet);
     let agent = fleet.start_agent(1, &["--join", &fleet.join_string()]);
+    let root = fleet.root(1);
+    while !root.join("waits").exists() {
+        std::thread::sleep(common::POLL);
+    }
+    let dir = fleet.path("node-1").canonicalize().unwrap().join("execute");
+    let executing = processes(&["execute", dir.to_str().unwrap()]);
+    assert_eq!(executing.len(), 1, "{executing:?}");
+    for process in executing.into_iter().chain(processes(&["shim", dir.to_str().unwrap()])) {
+        assert_eq!(sockets(process), 0);
+    }
+    fs::write(root.join("go"), "").unwrap();
     let node = &fleet.await_nodes(1, "converged")[0];
     let keeper = agent.child.id();
     let inside = network_process(keeper).unwrap();
@@ -69,11 +103,9 @@ fn who_talks_to_the_network_has_no_privileges_and_who_executes_talks_to_nobody()
     assert!(has_network_socket(inside) && !has_network_socket(keeper));
 
     // Provisioning is as it was: as who started the agent, and free to become somebody else.
-    let root = fleet.root(1);
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
     assert_eq!(read("uid").trim(), rustix::process::geteuid().as_raw().to_string());
     assert!(read("privileges").trim().ends_with('0'), "{}", read("privileges"));
-    assert!(!read("files").contains("socket:"), "{}", read("files"));
     assert_eq!(read("srv/www/index.html"), "<h1>hello</h1>\n");
 
     let walls = node["facts"]["walls"].as_str().unwrap();
@@ -133,6 +165,8 @@ fn a_data_directory_of_before_the_walls_goes_on_and_a_root_without_them_can_go_b
     }
     let fleet = Fleet::new(62);
     publish(&fleet);
+    fs::create_dir(fleet.root(1)).unwrap();
+    fs::write(fleet.root(1).join("go"), "").unwrap();
     // Nobody but root may enter: it runs as before.
     fs::set_permissions(fleet.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let first = fleet.agent_once(1, &["--join", &fleet.join_string()]);
@@ -172,11 +206,13 @@ fn the_network_process_ends_with_its_keeper_and_the_agent_with_its_network_proce
     let inside = network_process(agent.child.id()).unwrap();
     agent.child.kill().unwrap();
     agent.child.wait().unwrap();
+    let line = || fs::read_to_string(format!("/proc/{inside}/cmdline")).unwrap_or_default();
+    let began = std::time::Instant::now();
+    while line().contains("--network-process") {
+        assert!(began.elapsed() < common::PATIENCE, "it goes on without its keeper");
+        std::thread::sleep(common::POLL);
+    }
     let mut agent = fleet.start_agent(1, &[]);
-    fleet.await_nodes(1, "unassigned");
-    assert!(
-        !fs::read_to_string(format!("/proc/{inside}/cmdline")).is_ok_and(|line| line.contains("--network-process"))
-    );
     let inside = loop {
         match network_process(agent.child.id()) {
             Some(inside) => break inside,

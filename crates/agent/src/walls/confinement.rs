@@ -203,12 +203,16 @@ fn landlock(data: &Path) -> Result<bool, RulesetError> {
     let Ok(data) = PathFd::new(data) else {
         return Ok(false);
     };
+    // Usually in /run or /etc; elsewhere where another system brings this one its names.
+    let names = Path::new("/etc/resolv.conf").canonicalize().ok();
+    let names = names.as_deref().and_then(Path::parent);
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?
         .add_rules(path_beneath_rules(READABLE, AccessFs::from_read(LANDLOCK)))?
+        .add_rules(path_beneath_rules(names, AccessFs::ReadFile | AccessFs::ReadDir))?
         .add_rules(path_beneath_rules(["/dev/null"], AccessFs::from_file(LANDLOCK)))?
         .add_rule(PathBeneath::new(data, own))?
         .restrict_self()?;
@@ -246,7 +250,10 @@ fn seccomp() -> io::Result<bool> {
         let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
         match seccompiler::apply_filter(&program) {
             Err(seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error))
-                if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) =>
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES)
+                ) =>
             {
                 return Ok(false);
             }

@@ -49,6 +49,9 @@ pub(super) fn keep(found: &Found, exit_with_stdin: bool) -> Result<ExitCode, Fai
                 .args(std::env::args_os().skip(1))
                 .arg(INSIDE)
                 .env_remove(JOIN_VARIABLE)
+                // It can write nowhere else; SQLite sorts what is large in files.
+                .env("SQLITE_TMPDIR", &walls.data)
+                .env("TMPDIR", &walls.data)
                 .stdin(OwnedFd::from(theirs))
                 .kill_on_drop(true)
                 .spawn()
