@@ -156,7 +156,7 @@ fn an_owner_that_was_not_waited_for_and_begins_after_all_is_believed_once() {
     let mut us = crowd_with(&[1]);
     let item = us.swarm.items.all().last().unwrap();
     let first = us.swarm.items.at(item).first;
-    let mut says_so = |us: &mut Harness| {
+    let says_so = |us: &mut Harness| {
         fetching(us, 1, Runs(vec![(first, 1)]));
         us.swarm.items.at(item).claim.map(|(node, _)| node)
     };
