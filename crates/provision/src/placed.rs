@@ -2,7 +2,7 @@
 //!
 //! Noted (synced) before anything is placed: whatever a crash leaves behind is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,8 @@ pub(crate) struct PlacedFiles {
     path: PathBuf,
     root: PathBuf,
     files: BTreeMap<String, Placed>,
+    /// The paths of each step of a configuration: a release of a thousand steps asks a thousand times.
+    by_step: BTreeMap<(ConfigurationName, StepId), BTreeSet<String>>,
     dirty: bool,
 }
 
@@ -83,12 +85,51 @@ impl PlacedFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self {
+        let mut placed = Self {
             path,
             root: root.to_owned(),
-            files,
+            files: BTreeMap::new(),
+            by_step: BTreeMap::new(),
             dirty: false,
-        })
+        };
+        for (path, thing) in files {
+            placed.insert(path, thing);
+        }
+        Ok(placed)
+    }
+
+    fn insert(&mut self, path: String, placed: Placed) {
+        self.remove(&path);
+        let step = (placed.configuration.clone(), placed.step.clone());
+        self.by_step.entry(step).or_default().insert(path.clone());
+        self.files.insert(path, placed);
+    }
+
+    fn remove(&mut self, path: &str) -> bool {
+        let Some(placed) = self.files.remove(path) else {
+            return false;
+        };
+        let step = (placed.configuration, placed.step);
+        if let Some(paths) = self.by_step.get_mut(&step) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.by_step.remove(&step);
+            }
+        }
+        true
+    }
+
+    /// What a step placed, by path.
+    pub(crate) fn of_step(
+        &self,
+        configuration: &ConfigurationName,
+        step: &StepId,
+    ) -> impl DoubleEndedIterator<Item = (&String, &Placed)> {
+        let paths = self.by_step.get(&(configuration.clone(), step.clone()));
+        paths
+            .into_iter()
+            .flatten()
+            .filter_map(|path| self.files.get_key_value(path))
     }
 
     pub(crate) fn files(&self) -> &BTreeMap<String, Placed> {
@@ -107,7 +148,7 @@ impl PlacedFiles {
                 return;
             }
         }
-        self.files.insert(path.to_owned(), placed);
+        self.insert(path.to_owned(), placed);
         self.dirty = true;
     }
 
@@ -125,14 +166,14 @@ impl PlacedFiles {
         match placed {
             Some(placed) => {
                 self.dirty |= self.files.get(path) != Some(&placed);
-                self.files.insert(path.to_owned(), placed);
+                self.insert(path.to_owned(), placed);
             }
             None => self.forget(path),
         }
     }
 
     pub(crate) fn forget(&mut self, path: &str) {
-        self.dirty |= self.files.remove(path).is_some();
+        self.dirty |= self.remove(path);
     }
 
     /// Makes it last, if anything changed.

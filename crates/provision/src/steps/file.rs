@@ -202,7 +202,9 @@ fn run(engine: &mut Engine<'_>, step: &Step, placing: &Placing<'_>) -> Result<Do
         engine.placed.intend(&target.path, placed);
     }
     save(engine)?;
-    place(engine, &state.changes(), placing.mode)?;
+    if !state.differing.is_empty() {
+        place(engine, &state.changes(), placing.mode)?;
+    }
     for target in &state.targets {
         engine.placed.certain(&target.path);
     }

@@ -56,8 +56,8 @@ pub(super) fn stale(engine: &mut Engine<'_>, step: &StepId, keep: bool, look: &m
     let list = engine.setting.list;
     let wanted = engine.wanted.get_or_insert_with(|| wanted(list));
     let mut stale = Stale::default();
-    for (path, placed) in engine.placed.files().iter().rev() {
-        if placed.configuration != list.configuration || placed.step != *step || wanted.contains(path) {
+    for (path, placed) in engine.placed.of_step(&list.configuration, step).rev() {
+        if wanted.contains(path) {
             continue;
         }
         stale.forget.push(path.clone());

@@ -8,7 +8,7 @@ use potluck_model::trace::Outcome::{Blocked, Changed, Failed, Skipped, Unchanged
 use potluck_provision::{RunState, state};
 
 use crate::common::{Node, below, run as run_action};
-use crate::{execute, names};
+use crate::{execute, execute_job, names};
 
 #[test]
 fn a_second_run_of_an_unchanged_release_changes_nothing_and_says_so() {
@@ -322,4 +322,45 @@ fn the_files_of_releases_do_not_replace_the_metadata_that_is_believed() {
         assert_eq!(execute(&node, &list).outcome("a"), Changed);
     }
     assert_eq!(fs::read_to_string(believed).unwrap(), "floor");
+}
+
+/// `cargo test -p potluck-provision --test steps -- --ignored --nocapture a_run_that`
+#[test]
+#[ignore = "measures: see bench/README.md"]
+fn a_run_that_changes_nothing_takes_this_long() {
+    const STEPS: usize = 1_000;
+    let node = Node::new();
+    let guarded = |number| {
+        (0..STEPS).fold(node.release(number).file("x.sh", 0o644, "exit 1"), |release, at| {
+            release
+                .step(&format!("s{at}"), run_action("x.sh"))
+                .with(|step| step.creates = Some(format!("/d/{at}")))
+        })
+    };
+    let files = |number| {
+        (0..STEPS).fold(node.release(number), |release, at| {
+            let source = format!("f{at}");
+            release
+                .file(&source, 0o644, format!("file {at}"))
+                .place(&format!("p{at}"), &source, &format!("/d/{at}"))
+        })
+    };
+    let lists = [("creates", guarded(2).list()), ("file", files(1).list())];
+    execute(&node, &lists[1].1);
+    for (name, list) in &lists {
+        let job = node.job(list);
+        execute_job(&node, &job);
+        let mut took = Vec::new();
+        for _ in 0..5 {
+            let start = std::time::Instant::now();
+            let report = execute_job(&node, &job);
+            took.push(start.elapsed());
+            assert_eq!(report.recap().changed, 0);
+        }
+        took.sort();
+        println!(
+            "{STEPS} steps ({name}), nothing to change: median {:?}, worst {:?}",
+            took[2], took[4]
+        );
+    }
 }
