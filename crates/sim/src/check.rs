@@ -116,8 +116,8 @@ impl Watch {
                         format!("used the number of transfer {} twice", transfer.0)
                     });
                 }
-                let same = |of: &&crate::node::Transfer| of.source == *source;
-                let others = node.transfers.values().filter(same).count();
+                let living = || node.transfers.values().filter(|transfer| !transfer.cancelled);
+                let others = living().filter(|transfer| transfer.source == *source).count();
                 let most = match source {
                     Source::Peer(_) => limits.per_peer,
                     _ => limits.from_origin,
@@ -126,7 +126,7 @@ impl Watch {
                 if others > most + 2 {
                     self.breaks(now, node, || format!("has {others} transfers from {source:?}"));
                 }
-                let in_flight: u64 = node.transfers.values().map(|transfer| transfer.bytes).sum();
+                let in_flight: u64 = living().map(|transfer| transfer.bytes).sum();
                 if in_flight > limits.in_flight_bytes * 2 {
                     self.breaks(now, node, || format!("asked for {in_flight} bytes that are not here"));
                 }

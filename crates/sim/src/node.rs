@@ -112,6 +112,8 @@ pub(crate) struct Node {
 
 #[derive(Debug)]
 pub(crate) struct Transfer {
+    /// Its end is on its way.
+    pub(crate) cancelled: bool,
     pub(crate) source: Source,
     pub(crate) wants: Vec<Want>,
     /// From the origin: the flow, once it has been asked.

@@ -101,14 +101,16 @@ impl World {
             wants,
             flow: None,
             bytes,
+            cancelled: false,
         };
         self.nodes[ix.at()].transfers.insert(id, transfer);
     }
 
     fn cancel(&mut self, ix: NodeIx, id: TransferId) {
-        let Some(transfer) = self.nodes[ix.at()].transfers.get(&id) else {
+        let Some(transfer) = self.nodes[ix.at()].transfers.get_mut(&id) else {
             return;
         };
+        transfer.cancelled = true;
         match (transfer.source, transfer.flow) {
             (Source::Peer(peer), _) => {
                 let stream = id.0 as u32;

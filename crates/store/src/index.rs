@@ -502,7 +502,7 @@ impl Index {
             }
         }
         written
-            .and_then(|_| relaxed)
+            .and(relaxed)
             .map_err(|source| self.fault("noting what is held", source))?;
         self.pending.committed(&batch);
         Ok(())

@@ -51,6 +51,9 @@ const WINDOW_BYTES_MIN: u64 = 6 << 20;
 const WINDOW_BYTES_FIRST: u64 = 16 << 20;
 /// What one peer is asked for is what comes from it in so long, or one transfer.
 const PEER_WINDOW: Duration = Duration::from_secs(1);
+/// How long a transfer from the origin may be quiet at least, and how often that is doubled while nothing comes.
+const QUIET_MIN: Duration = Duration::from_secs(1);
+const QUIET_DOUBLINGS_MAX: u32 = 5;
 /// What is taken for the throughput of a peer that was not measured yet, in bytes a second.
 const RATE_UNKNOWN: u64 = 50 << 20;
 
@@ -68,6 +71,8 @@ pub(super) struct Origin {
     scanned: Option<Time>,
     /// How long one item takes from the origin, to anybody.
     pace: Duration,
+    /// Transfers that were begun again because nothing came, without anything having come since.
+    pub(super) stalls: u32,
     /// What `CROWD_BYTES_FIRST` has become; 0: nothing was seen yet.
     crowd_bytes: u64,
 }
@@ -121,6 +126,13 @@ impl Origin {
         } else {
             self.crowd_bytes
         }
+    }
+
+    /// How long a transfer may go without a byte before it is begun again over another connection: TCP waits ever longer for a
+    /// connection that lost much in a full queue, long after the queue is empty. `None`: nothing is known of how quick it is.
+    pub(super) fn quiet_max(&self) -> Option<Duration> {
+        let quiet = (self.pace * 3 / 2).max(QUIET_MIN) * (1 << self.stalls.min(QUIET_DOUBLINGS_MAX));
+        (!self.pace.is_zero()).then_some(quiet)
     }
 
     /// How long one item takes from the origin: what was seen, or more if it takes longer now.

@@ -161,7 +161,10 @@ impl Swarm {
                     peer.meter.count(now, bytes);
                 }
             }
-            _ => self.origin.meter.count(now, bytes),
+            _ => {
+                self.origin.meter.count(now, bytes);
+                self.origin.stalls = 0;
+            }
         }
     }
 
@@ -401,6 +404,8 @@ impl Swarm {
     /// Ends what takes too long.
     pub(super) fn tick_transfers(&mut self, now: Time) {
         let mut late: Vec<(TransferId, &'static str)> = Vec::new();
+        let mut quiet: Vec<TransferId> = Vec::new();
+        let quiet_max = self.origin.quiet_max();
         for (id, transfer) in &self.transfers {
             match transfer.source {
                 Source::Peer(node) => {
@@ -424,9 +429,18 @@ impl Swarm {
                 _ => {
                     if now.since(transfer.progress) >= STALL_ORIGIN {
                         late.push((*id, "sent nothing for 30 s"));
+                    } else if quiet_max.is_some_and(|max| now.since(transfer.progress) >= max) {
+                        quiet.push(*id);
                     }
                 }
             }
+        }
+        if !quiet.is_empty() {
+            self.origin.stalls += 1;
+        }
+        for id in quiet {
+            // What has come of it stays, and it is still this node's to fetch.
+            self.cancel_transfer(now, id);
         }
         for (id, fault) in late {
             self.actions.push_back(Action::Cancel { transfer: id });

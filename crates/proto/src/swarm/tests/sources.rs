@@ -293,6 +293,28 @@ fn connections_to_the_origin_that_break_off_again_and_again_are_no_reason_to_wai
 }
 
 #[test]
+fn a_transfer_from_the_origin_that_stops_is_begun_again_less_and_less_often() {
+    let mut us = Harness::new();
+    big(&mut us, 2, &[]);
+    let fetches = us.fetches();
+    us.pass(millis(400));
+    for fetch in &fetches[..2] {
+        us.deliver(fetch);
+    }
+    let transfer = fetches[2].transfer;
+    us.give(Input::Progress { transfer, bytes: 1_000 });
+    let cancelled = |us: &Harness| us.count(|action| matches!(action, Action::Cancel { .. }));
+    let (before, mut rest) = (cancelled(&us), 0);
+    for (quiet, times) in [(900, 0), (600, 1), (1_000, 1), (1_400, 2), (2_000, 2), (2_400, 3)] {
+        us.pass(millis(quiet));
+        assert_eq!(cancelled(&us) - before, times, "after {quiet} ms more");
+        rest += us.fetches().len();
+    }
+    assert_eq!(rest, 3, "it is asked for again each time");
+    assert_eq!(us.failures(), 0, "no fault of the origin");
+}
+
+#[test]
 fn one_content_that_the_origin_lacks_does_not_stop_the_others() {
     let mut us = Harness::new();
     us.want(&files(&[100, 200]));
