@@ -131,7 +131,9 @@ class Plan:
             )
             fleet.await_marks(living, SECONDS_MAX)
         uplinks = [after - first for after, first in zip(self.uplinks(), before, strict=True)]
-        spent = [usage.cpu(node.agent.pid) for node in living if node.agent]
+        spent = [
+            (usage.cpu(node.agent.pid), usage.cpu(node.agent.network_process).own) for node in living if node.agent
+        ]
         runs = {node.name: fleet.measure(node, began) for node in living}
         for node in living:
             fleet.check(node, self.published)
@@ -148,7 +150,7 @@ class Plan:
             f"{trouble}last/ideal": last,
             "complete/ideal": self.over_ideal(max(run.complete for run in healthy)),
             "first/ideal": min(run.executed for run in healthy) / self.ideal,
-            "cpu": sum(each.own + each.children for each in spent)
+            "cpu": sum(keeper.own + keeper.children + network for keeper, network in spent)
             * (payload.MIB << 10)
             / self.published.bytes
             / len(living),
