@@ -66,6 +66,14 @@ impl Swarm {
         if let Some(until) = self.prospect(now, item, arriving, under_way) {
             return Err(until);
         }
+        let entry = self.items.at(item);
+        if let Some((node, _)) = entry.claim.filter(|_| entry.ours) {
+            let digest = &self.contents.at(entry.content).digest;
+            // It has given up by now: it was told that we fetch this, and ranks lower. Else each would wait for the other.
+            if rank(digest, entry.first, self.config.node) > rank(digest, entry.first, node) {
+                self.put_claim(item, None);
+            }
+        }
         if let Some((node, since)) = self.items.at(item).claim {
             let peer = self.peers.table.get(&node);
             match peer.filter(|peer| peer.is_up() && !is_silent(now, peer)) {

@@ -221,6 +221,38 @@ fn of_two_that_fetch_the_same_the_one_that_ranks_lower_gives_up() {
 }
 
 #[test]
+fn what_breaks_off_is_begun_again_although_one_that_ranks_lower_said_that_it_fetches_it() {
+    let mut us = Harness::new();
+    crowd_of(&mut us);
+    let fetches = us.fetches();
+    wanter(&mut us, 1);
+    let lower = |fetch: &&Fetch| {
+        let part = |want: &crate::interface::Want, node| crate::random::rank(&want.content, want.first, NodeId(node));
+        fetch
+            .wants
+            .iter()
+            .all(|want| want.count == 1 && part(want, 1) < part(want, 100))
+    };
+    let fetch = fetches
+        .iter()
+        .filter(|fetch| fetch.source == Source::Origin)
+        .find(lower)
+        .unwrap();
+    let first = fetch.wants[0].first;
+    fetching(&mut us, 1, Runs::of(fetch.wants.iter().map(|want| want.first)));
+    us.end(fetch, crate::interface::TransferEnd::Failed("broken off".into()));
+    us.pass(Duration::from_secs(1));
+    let mut broken_off = us.swarm.items.all().filter(|item| {
+        let item = us.swarm.items.at(*item);
+        item.first == first && item.claim.is_some() && item.ours
+    });
+    let item = broken_off.next().unwrap();
+    drop(broken_off);
+    let turn = us.swarm.turn(us.now, item, &[], false);
+    assert!(turn.is_ok(), "it waits for us, and we for it until {turn:?}");
+}
+
+#[test]
 fn only_the_smaller_of_two_that_want_the_same_dials_at_once() {
     let dials = |us: &Harness| us.count(|action| matches!(action, Action::Connect { .. }));
     let mut us = Harness::among(&[]);
