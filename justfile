@@ -16,6 +16,7 @@ long: build
     target/release/sim --table --payload-mib 1024
     tests/netns/run --large --binary target/release/potluck
     just crash
+    cargo test --locked -p potluck-provision --test steps -- --ignored --nocapture a_run_that_changes_nothing
     # As root, with a loop device: an ext4 that is shut down. Where that cannot be, it says so and fails.
     cargo test --locked -p potluck-provision --test power -- --ignored --nocapture
     # As root, with debootstrap and a package mirror: packages, a playbook and user-data in a real Debian. Likewise.

@@ -326,7 +326,7 @@ fn the_files_of_releases_do_not_replace_the_metadata_that_is_believed() {
 
 /// `cargo test -p potluck-provision --test steps -- --ignored --nocapture a_run_that`
 #[test]
-#[ignore = "measures: see bench/README.md"]
+#[ignore = "measures, for bench/README.md: just long"]
 fn a_run_that_changes_nothing_takes_this_long() {
     const STEPS: usize = 1_000;
     let node = Node::new();
